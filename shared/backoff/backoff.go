@@ -14,6 +14,9 @@ const (
 	DefaultMax  = time.Minute
 )
 
+// longest keeps a pause exact as a float64, and doubling it from overflowing.
+const longest = 100 * 24 * time.Hour
+
 // A Backoff yields growing pauses with full jitter: the n-th is drawn evenly
 // from (0, min(Max, Base·2ⁿ)], n from 0. Of the usual schemes this one does the
 // least work in total when many clients compete
@@ -22,7 +25,7 @@ const (
 // The zero value is ready for use. A Backoff is for one goroutine at a time.
 type Backoff struct {
 	Base time.Duration  // ceiling of the first pause; 0 or less: DefaultBase
-	Max  time.Duration  // ceiling of every pause; 0 or less: DefaultMax
+	Max  time.Duration  // ceiling of every pause, up to 100 days; 0 or less: DefaultMax
 	Rand func() float64 // in [0, 1); nil: math/rand/v2
 
 	ceiling time.Duration // of the next pause; 0: start from Base
@@ -34,6 +37,7 @@ func (b *Backoff) Next() time.Duration {
 	if limit <= 0 {
 		limit = DefaultMax
 	}
+	limit = min(limit, longest)
 	if b.ceiling == 0 {
 		b.ceiling = b.Base
 		if b.ceiling <= 0 {

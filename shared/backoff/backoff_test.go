@@ -25,6 +25,17 @@ func TestNextDoublesUpToMax(t *testing.T) {
 	}
 }
 
+func TestNextWithoutALimit(t *testing.T) {
+	b := Backoff{Max: math.MaxInt64, Rand: fixed(0)}
+	var last time.Duration
+	for range 200 {
+		last = b.Next()
+	}
+	if last != longest {
+		t.Errorf("pause 200 = %v, want %v", last, longest)
+	}
+}
+
 func TestNextStaysInRange(t *testing.T) {
 	for _, b := range []Backoff{
 		{},
