@@ -1,0 +1,220 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// Options for one connection. The zero value of each field is its default.
+type Options struct {
+	// ClientID must be unique on the broker: two connections with one id evict
+	// each other. Default: the broker makes one up.
+	ClientID string
+	TLS      TLS
+	// Will is what the broker publishes when the connection ends without a
+	// DISCONNECT. Default: nothing.
+	Will *Message
+	// KeepAlive is how long the connection may be silent before it is probed
+	// with a ping, which has as long again, at most 10 s, to be answered. Whole
+	// seconds, 1 s to 18 h, default 30 s.
+	KeepAlive time.Duration
+	// DialTimeout is for everything up to the broker's CONNACK. Default 10 s.
+	DialTimeout time.Duration
+	// WriteTimeout is for each packet. Default 8 s.
+	WriteTimeout time.Duration
+	// MaxPacket is the longest packet accepted and sent, in bytes with its
+	// header. Default 256 KiB.
+	MaxPacket int
+	// OnMessage is called for every message, in order, by one goroutine. It must
+	// not block: nothing else is read meanwhile. It may keep the payload. It is
+	// not called any more once Close has returned. Default: messages are dropped.
+	OnMessage func(Message)
+	// Log gets debug lines. Default: none.
+	Log *slog.Logger
+}
+
+const (
+	minKeepAlive   = time.Second
+	maxKeepAlive   = 65535 * time.Second // a 16-bit number of seconds (MQTT 3.1.1, section 3.1.2.10)
+	maxPingTimeout = 10 * time.Second
+)
+
+func (o Options) withDefaults() Options {
+	if o.KeepAlive <= 0 {
+		o.KeepAlive = 30 * time.Second
+	}
+	o.KeepAlive = max(minKeepAlive, min(o.KeepAlive, maxKeepAlive))
+	if o.DialTimeout <= 0 {
+		o.DialTimeout = 10 * time.Second
+	}
+	if o.WriteTimeout <= 0 {
+		o.WriteTimeout = 8 * time.Second
+	}
+	if o.MaxPacket <= 0 {
+		o.MaxPacket = 256 << 10
+	}
+	if o.OnMessage == nil {
+		o.OnMessage = func(Message) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Dial connects to a and returns once the broker has accepted the client. It
+// returns promptly when ctx ends, which has no effect on a connection that
+// stands. The error is a [*DialError].
+func Dial(ctx context.Context, a Address, o Options) (*Conn, error) {
+	o = o.withDefaults()
+	dialing, cancel := context.WithTimeout(ctx, o.DialTimeout)
+	defer cancel()
+	c, err := dial(dialing, a, o)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		failure := explain(a, err)
+		o.Log.Debug("dial failed", "broker", a, "kind", failure.Kind, "err", err)
+		return nil, failure
+	}
+	o.Log.Debug("connected", "broker", a)
+	return c, nil
+}
+
+func dial(ctx context.Context, a Address, o Options) (*Conn, error) {
+	if a == (Address{}) {
+		return nil, errors.New("no address")
+	}
+	if o.Will != nil {
+		if err := checkMessage(*o.Will, o.MaxPacket); err != nil {
+			return nil, err
+		}
+	}
+	stream, raw, err := open(ctx, a, o.TLS)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(a, o, stream, raw)
+	cut := context.AfterFunc(ctx, c.link.drop)
+	err = c.connect()
+	if !cut() || err != nil {
+		c.fail(ErrClosed)
+		c.link.drop()
+		c.client.Disconnect(uint(patience.Milliseconds()))
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, err
+	}
+	c.workers.Add(2)
+	go c.write()
+	go c.complete()
+	return c, nil
+}
+
+// open returns the stream that carries the MQTT bytes and the socket under it.
+func open(ctx context.Context, a Address, files TLS) (stream, raw net.Conn, err error) {
+	var cfg *tls.Config
+	if a.usesTLS() {
+		if cfg, err = files.config(a.host); err != nil {
+			return nil, nil, err
+		}
+	}
+	d := net.Dialer{Control: control}
+	raw, err = d.DialContext(ctx, "tcp", a.hostPort())
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case a.usesWebSocket():
+		stream, err = openWebSocket(ctx, raw, a, cfg)
+	case a.usesTLS():
+		secure := tls.Client(raw, cfg)
+		stream, err = secure, secure.HandshakeContext(ctx)
+	default:
+		stream = raw
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, nil, err
+	}
+	return stream, raw, nil
+}
+
+func newConn(a Address, o Options, stream, raw net.Conn) *Conn {
+	c := &Conn{
+		addr:      a,
+		maxPacket: o.MaxPacket,
+		slots:     make(chan struct{}, maxInFlight),
+		queue:     make(chan *request, maxInFlight),
+		sent:      make(chan *request, maxInFlight),
+		done:      make(chan struct{}),
+	}
+	c.link = newLink(stream, raw, o.MaxPacket, o.WriteTimeout, c.fail)
+	c.client = mqtt.NewClient(c.clientOptions(a, o))
+	return c
+}
+
+// connect sends CONNECT and waits for the CONNACK. It ends when the socket is
+// closed.
+func (c *Conn) connect() error {
+	token := c.client.Connect().(*mqtt.ConnectToken)
+	<-token.Done()
+	if code := token.ReturnCode(); code != packets.Accepted && code != packets.ErrNetworkError {
+		return returnCode(code)
+	}
+	if token.Error() == nil {
+		return nil
+	}
+	// What the link saw is the cause; paho only adds words to it.
+	if err := c.Err(); err != nil {
+		return err
+	}
+	return token.Error()
+}
+
+func (c *Conn) clientOptions(a Address, o Options) *mqtt.ClientOptions {
+	p := mqtt.NewClientOptions()
+	p.Servers = []*url.URL{{Scheme: "mqtt", Host: a.hostPort()}} // a name only: the socket is open
+	p.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return c.link, nil })
+	p.SetClientID(o.ClientID).SetUsername(a.user).SetPassword(a.password)
+	p.SetProtocolVersion(4) // otherwise a failed handshake is tried again as MQTT 3.1
+	p.SetCleanSession(true)
+	p.SetAutoReconnect(false)
+	p.SetConnectRetry(false)
+	p.SetConnectionLostHandler(nil)
+	p.SetStore(noStore{})
+	p.SetOrderMatters(true)
+	p.SetConnectTimeout(o.DialTimeout)
+	p.SetWriteTimeout(handOver) // of the waits for paho's own writer only: see link.Write
+	p.SetKeepAlive(o.KeepAlive)
+	p.SetPingTimeout(min(o.KeepAlive, maxPingTimeout))
+	p.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+		o.OnMessage(Message{Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(), Retained: m.Retained()})
+	})
+	if w := o.Will; w != nil {
+		p.SetBinaryWill(w.Topic, w.Payload, w.QoS, w.Retained)
+	}
+	return p
+}
+
+// noStore is paho's persistence, which a connection that never resumes has no
+// use for.
+type noStore struct{}
+
+func (noStore) Open()                             {}
+func (noStore) Put(string, packets.ControlPacket) {}
+func (noStore) Get(string) packets.ControlPacket  { return nil }
+func (noStore) All() []string                     { return nil }
+func (noStore) Del(string)                        {}
+func (noStore) Close()                            {}
+func (noStore) Reset()                            {}

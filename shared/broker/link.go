@@ -1,0 +1,103 @@
+package broker
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// errSilent: paho gave the connection up, which it does for one reason only
+// that the link has not seen before it.
+var errSilent = errors.New("the broker fell silent: a ping was not answered")
+
+// readBuffer is the size of reads from the socket. Paho reads a packet in four
+// small pieces; without a buffer each is a system call, which costs more than
+// half of the receive rate.
+const readBuffer = 64 << 10
+
+// A link is the net.Conn that paho is given: the guarded byte stream, buffered
+// reads, a deadline on every write, and a word to the Conn when it breaks.
+type link struct {
+	net.Conn              // carries the MQTT bytes: the TCP socket, or TLS or WebSocket over it
+	raw          net.Conn // the TCP socket
+	buf          *bufio.Reader
+	writing      sync.Mutex // paho's pings and packets come from two goroutines
+	writeTimeout time.Duration
+	fail         func(error) // of the Conn; the first call counts
+}
+
+func newLink(stream, raw net.Conn, maxPacket int, writeTimeout time.Duration, fail func(error)) *link {
+	l := &link{Conn: stream, raw: raw, writeTimeout: writeTimeout, fail: fail}
+	l.buf = bufio.NewReaderSize(&guarded{r: stream, guard: guard{max: maxPacket}}, readBuffer)
+	return l
+}
+
+// guarded is a reader that returns no byte of a read in which its guard
+// objects.
+type guarded struct {
+	r     io.Reader
+	guard guard
+}
+
+func (g *guarded) Read(p []byte) (int, error) {
+	n, err := g.r.Read(p)
+	if gerr := g.guard.check(p[:n]); gerr != nil {
+		return 0, gerr
+	}
+	return n, err
+}
+
+func (l *link) Read(p []byte) (int, error) {
+	n, err := l.buf.Read(p)
+	if err != nil {
+		l.fail(readError(err))
+	}
+	return n, err
+}
+
+func readError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errClosedByPeer
+	}
+	return err
+}
+
+var errClosedByPeer = fmt.Errorf("the broker closed the connection: %w", io.EOF)
+
+// Write gives each write its own deadline: paho sets one for PUBLISH only, so
+// that an acknowledgement could block for ever.
+func (l *link) Write(p []byte) (int, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.Conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
+		l.fail(err)
+		return 0, err
+	}
+	n, err := l.Conn.Write(p)
+	if err != nil {
+		l.fail(fmt.Errorf("write: %w", err))
+		return n, err
+	}
+	// A deadline left behind would break what TLS writes on its own behalf.
+	return n, l.Conn.SetWriteDeadline(time.Time{})
+}
+
+// SetDeadline applies to reads; writes have their own.
+func (l *link) SetDeadline(t time.Time) error { return l.Conn.SetReadDeadline(t) }
+
+// SetWriteDeadline does nothing, see Write.
+func (l *link) SetWriteDeadline(time.Time) error { return nil }
+
+// Close is called by paho: after DISCONNECT, after an error that Read or Write
+// has reported, or when a ping was not answered.
+func (l *link) Close() error {
+	l.fail(errSilent)
+	return l.Conn.Close()
+}
+
+// drop closes the socket without a word at any layer, and cannot block.
+func (l *link) drop() { _ = l.raw.Close() }
