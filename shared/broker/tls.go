@@ -23,6 +23,12 @@ type fileError struct{ err error }
 func (e *fileError) Error() string { return e.err.Error() }
 func (e *fileError) Unwrap() error { return e.err }
 
+// Check reports what is wrong with the files as they are now, as a dial would.
+func (t TLS) Check() error {
+	_, err := t.config("")
+	return err
+}
+
 func (t TLS) config(serverName string) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: serverName, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
