@@ -16,7 +16,8 @@ const maxFile = 1 << 20
 func (s *Set) parseFile(path string) error {
 	text, err := readFile(path)
 	if err != nil {
-		return Usagef("name a file that this program may read", "--config: %v", err)
+		from := s.byName["config"].given
+		return Usagef("name a file that this program may read", "%s: %v", from[len(from)-1].source.at, err)
 	}
 	// Editors on Windows write a byte order mark and carriage returns.
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
@@ -68,6 +69,8 @@ func (s *Set) parseLine(at, line string) error {
 		value = "true"
 	case value == "":
 		return Usagef(fmt.Sprintf("write %s %s, or leave the line out", name, st.placeholder), "%s: %s: want a value", at, name)
+	case value[0] == '=':
+		return Usagef(fmt.Sprintf("write %s %s", name, st.placeholder), "%s: %s: the value begins with =", at, name)
 	case quoted(value):
 		return Usagef("a value goes to the end of its line and needs no quotes", "%s: %s: the value is in quotes", at, name)
 	}

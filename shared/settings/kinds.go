@@ -82,6 +82,9 @@ type number[T cmp.Ordered] struct {
 func (v *number[T]) Set(s string) error {
 	n, err := v.parse(s)
 	if err != nil {
+		if r := v.rangeText(); r != "" {
+			return fmt.Errorf("%w, %s", err, r)
+		}
 		return err
 	}
 	for _, l := range v.limits {
@@ -95,7 +98,7 @@ func (v *number[T]) Set(s string) error {
 
 func (v *number[T]) String() string { return v.format(*v.p) }
 
-// rangeText says what the limits permit: "1 to 20", "at least 1".
+// rangeText says what the limits permit: "1 to 20", "at least 1", "" without.
 func (v *number[T]) rangeText() string {
 	var low, high string
 	for _, l := range v.limits {
@@ -106,6 +109,8 @@ func (v *number[T]) rangeText() string {
 		}
 	}
 	switch {
+	case low == "" && high == "":
+		return ""
 	case high == "":
 		return "at least " + low
 	case low == "":

@@ -160,7 +160,7 @@ func (s *Set) warnUnknown(unknown, known []string) {
 	slices.Sort(unknown)
 	slices.Sort(known) // similar takes the first of equals
 	for _, name := range unknown[:min(len(unknown), maxWarnings)] {
-		w := fmt.Sprintf("environment variable %q is not a setting of %s", name, s.program)
+		w := fmt.Sprintf("environment variable %.100q is not a setting of %s", name, s.program)
 		if m := similar(name, known); m != "" {
 			w += "; did you mean " + m + "?"
 		}

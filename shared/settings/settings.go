@@ -243,10 +243,11 @@ func similar(name string, candidates []string) string {
 			best, distance = c, d
 		}
 	}
-	if distance > max(1, min(3, len(best)/3)) {
-		return ""
+	switch {
+	case distance <= 1, distance == 2 && len(best) > 3, distance == 3 && len(best) > 8:
+		return best
 	}
-	return best
+	return ""
 }
 
 // editDistance counts the bytes to insert, delete or replace to get from a to b.

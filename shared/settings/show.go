@@ -85,12 +85,6 @@ func redact(s string) string {
 	if colon < 0 {
 		return s
 	}
-	// An @ that comes after a whole host:port/ is part of the path.
-	if end := strings.IndexAny(s[start:at], "/?#"); start > 0 && end > colon {
-		if _, err := strconv.ParseUint(s[start+colon+1:start+end], 10, 16); err == nil {
-			return s
-		}
-	}
 	return s[:start+colon+1] + hidden + s[at:]
 }
 
@@ -105,6 +99,9 @@ func (s *Set) Usage() string {
 		}
 		b.WriteByte('\n')
 		text := st.usage
+		if l, ok := st.value.(interface{ rangeText() string }); ok && l.rangeText() != "" {
+			text += ", " + l.rangeText()
+		}
 		if st.def != "" && !strings.Contains(text, "(default") {
 			text += " (default " + st.display(st.def) + ")"
 		}
