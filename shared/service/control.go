@@ -90,7 +90,7 @@ func newService(cfg Config, action string) (service.Service, error) {
 
 // checkInstall refuses what could be installed and would not start.
 func checkInstall(cfg Config, program, platform string) error {
-	if slices.Contains(strings.Split(filepath.ToSlash(filepath.Dir(program)), "/"), "exe") && strings.Contains(program, "go-build") {
+	if strings.Contains(filepath.ToSlash(program), "/go-build") {
 		return fmt.Errorf("%s is a temporary file of go run: build and install the program first", program)
 	}
 	for _, a := range cfg.Arguments {
