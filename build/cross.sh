@@ -1,0 +1,16 @@
+#!/bin/sh
+# Builds the programs for one platform into dist/, called by platforms.sh:
+#
+#	build/cross.sh NAME PROGRAM...
+#
+# LDFLAGS comes from the Makefile.
+set -eu
+name=$1
+shift
+suffix=
+[ "$GOOS" != windows ] || suffix=.exe
+for p in "$@"; do
+	out=dist/swarming-$p-$name$suffix
+	go build -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o "$out" "./$p/cmd/swarming-$p"
+	printf '%10d  %s\n' "$(wc -c <"$out")" "$out"
+done
