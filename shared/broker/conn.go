@@ -23,10 +23,11 @@ type Message struct {
 // concurrently. It costs about 12 goroutines and 110 KB, more than half of it
 // the read buffer.
 type Conn struct {
-	addr      Address
-	maxPacket int // bytes
-	client    mqtt.Client
-	link      *link
+	addr          Address
+	maxPacket     int // bytes
+	answerTimeout time.Duration
+	client        mqtt.Client
+	link          *link
 
 	slots chan struct{} // one for each message or subscription in flight
 	mu    sync.Mutex    // of ended, and of sends to queue
@@ -45,9 +46,9 @@ type Conn struct {
 // Addr returns the address that was dialled.
 func (c *Conn) Addr() Address { return c.addr }
 
-// Done returns a channel that is closed as soon as the connection is dead, for
-// whatever reason, even while an OnMessage call blocks. [Conn.Close] is still
-// needed to wait for what it leaves behind.
+// Done returns a channel that is closed as soon as the connection is known to be
+// dead, for whatever reason. [Conn.Close] is still needed to wait for what it
+// leaves behind.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err returns why the connection ended: [ErrClosed] after Close or Abort,

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -30,6 +32,9 @@ type Options struct {
 	DialTimeout time.Duration
 	// WriteTimeout is for each packet. Default 8 s.
 	WriteTimeout time.Duration
+	// AnswerTimeout is how long the oldest message of QoS 1 or subscription may
+	// stay unacknowledged before the connection is given up. Default 30 s.
+	AnswerTimeout time.Duration
 	// MaxPacket is the longest packet accepted and sent, in bytes with its
 	// header. Default 256 KiB.
 	MaxPacket int
@@ -58,6 +63,9 @@ func (o Options) withDefaults() Options {
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = 8 * time.Second
 	}
+	if o.AnswerTimeout <= 0 {
+		o.AnswerTimeout = 30 * time.Second
+	}
 	if o.MaxPacket <= 0 {
 		o.MaxPacket = 256 << 10
 	}
@@ -79,9 +87,6 @@ func Dial(ctx context.Context, a Address, o Options) (*Conn, error) {
 	defer cancel()
 	c, err := dial(dialing, a, o)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
 		failure := explain(a, err)
 		o.Log.Debug("dial failed", "broker", a, "kind", failure.Kind, "err", err)
 		return nil, failure
@@ -99,20 +104,55 @@ func dial(ctx context.Context, a Address, o Options) (*Conn, error) {
 			return nil, err
 		}
 	}
-	stream, raw, err := open(ctx, a, o.TLS)
+	var cfg *tls.Config
+	if a.usesTLS() {
+		var err error
+		if cfg, err = o.TLS.config(a.host); err != nil {
+			return nil, err
+		}
+	}
+	d := net.Dialer{Control: control}
+	raw, err := d.DialContext(ctx, "tcp", a.hostPort())
+	if err != nil {
+		return nil, err
+	}
+	// Neither gorilla nor paho looks at a context while it waits for an answer.
+	cut := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	c, err := handshake(ctx, a, o, raw, cfg)
+	if cut() && err == nil {
+		return c, nil
+	}
+	_ = raw.Close()
+	if c != nil {
+		c.Abort()
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%w within %v", errNoAnswer, o.DialTimeout)
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return nil, err
+}
+
+var errNoAnswer = errors.New("connected, but no answer came")
+
+// handshake does everything between the TCP connection and a Conn that works.
+func handshake(ctx context.Context, a Address, o Options, raw net.Conn, cfg *tls.Config) (*Conn, error) {
+	stream := raw
+	var err error
+	switch {
+	case a.usesWebSocket():
+		stream, err = openWebSocket(ctx, raw, a, cfg)
+	case a.usesTLS():
+		secure := tls.Client(raw, cfg)
+		stream, err = secure, secure.HandshakeContext(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
 	c := newConn(a, o, stream, raw)
-	cut := context.AfterFunc(ctx, c.link.drop)
-	err = c.connect()
-	if !cut() || err != nil {
-		c.fail(ErrClosed)
-		c.link.drop()
-		c.client.Disconnect(uint(patience.Milliseconds()))
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
+	if err := c.connect(); err != nil {
 		return nil, err
 	}
 	c.workers.Add(2)
@@ -121,43 +161,15 @@ func dial(ctx context.Context, a Address, o Options) (*Conn, error) {
 	return c, nil
 }
 
-// open returns the stream that carries the MQTT bytes and the socket under it.
-func open(ctx context.Context, a Address, files TLS) (stream, raw net.Conn, err error) {
-	var cfg *tls.Config
-	if a.usesTLS() {
-		if cfg, err = files.config(a.host); err != nil {
-			return nil, nil, err
-		}
-	}
-	d := net.Dialer{Control: control}
-	raw, err = d.DialContext(ctx, "tcp", a.hostPort())
-	if err != nil {
-		return nil, nil, err
-	}
-	switch {
-	case a.usesWebSocket():
-		stream, err = openWebSocket(ctx, raw, a, cfg)
-	case a.usesTLS():
-		secure := tls.Client(raw, cfg)
-		stream, err = secure, secure.HandshakeContext(ctx)
-	default:
-		stream = raw
-	}
-	if err != nil {
-		_ = raw.Close()
-		return nil, nil, err
-	}
-	return stream, raw, nil
-}
-
 func newConn(a Address, o Options, stream, raw net.Conn) *Conn {
 	c := &Conn{
-		addr:      a,
-		maxPacket: o.MaxPacket,
-		slots:     make(chan struct{}, maxInFlight),
-		queue:     make(chan *request, maxInFlight),
-		sent:      make(chan *request, maxInFlight),
-		done:      make(chan struct{}),
+		addr:          a,
+		maxPacket:     o.MaxPacket,
+		answerTimeout: o.AnswerTimeout,
+		slots:         make(chan struct{}, maxInFlight),
+		queue:         make(chan *request, maxInFlight),
+		sent:          make(chan *request, maxInFlight),
+		done:          make(chan struct{}),
 	}
 	c.link = newLink(stream, raw, o.MaxPacket, o.WriteTimeout, c.fail)
 	c.client = mqtt.NewClient(c.clientOptions(a, o))
@@ -194,8 +206,8 @@ func (c *Conn) clientOptions(a Address, o Options) *mqtt.ClientOptions {
 	p.SetConnectionLostHandler(nil)
 	p.SetStore(noStore{})
 	p.SetOrderMatters(true)
-	p.SetConnectTimeout(o.DialTimeout)
-	p.SetWriteTimeout(handOver) // of the waits for paho's own writer only: see link.Write
+	p.SetConnectTimeout(2 * o.DialTimeout) // never: the socket is closed before
+	p.SetWriteTimeout(handOver)            // of the waits for paho's own writer only: see link.Write
 	p.SetKeepAlive(o.KeepAlive)
 	p.SetPingTimeout(min(o.KeepAlive, maxPingTimeout))
 	p.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {

@@ -108,8 +108,10 @@ func classifyNetwork(a Address, err error) (Kind, string) {
 		return KindCanceled, ""
 	case errors.Is(err, connRefused):
 		return KindRefused, fmt.Sprintf("nothing listens on %s: is the broker running? mosquitto listens on loopback only unless configured: add `listener %s` and `allow_anonymous true`", a.hostPort(), a.port)
+	case errors.Is(err, errNoAnswer):
+		return KindTimeout, fmt.Sprintf("%s accepts connections but says nothing: a broker that hangs, or no broker at all; is the port right?", a.hostPort())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isNet && netErr.Timeout():
-		return KindTimeout, fmt.Sprintf("%s did not answer: a firewall in between, a wrong address, or a broker that hangs", a.hostPort())
+		return KindTimeout, fmt.Sprintf("%s did not answer: a firewall in between, or a wrong address", a.hostPort())
 	case errors.Is(err, netUnreachable), errors.Is(err, hostUnreachable):
 		return KindUnreachable, fmt.Sprintf("there is no route to %s: is this machine online?", a.host)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, connReset), errors.Is(err, syscall.EPIPE):
@@ -167,13 +169,16 @@ func classifyTLS(a Address, err error) (Kind, string, bool) {
 	return classifyAlert(err)
 }
 
-// classifyAlert reads what the peer's TLS said. Go has no type for an alert that
-// was received; its texts are those of the alert registry.
+// isAlert tells whether err is what the peer's TLS said. Go has no type for that.
+func isAlert(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "remote error: tls:")
+}
+
 func classifyAlert(err error) (Kind, string, bool) {
-	text := err.Error()
-	if !strings.Contains(text, "remote error: tls:") {
+	if !isAlert(err) {
 		return "", "", false
 	}
+	text := err.Error()
 	switch {
 	case strings.Contains(text, "certificate required"), strings.Contains(text, "handshake failure"):
 		return KindTLS, "the broker wants a client certificate: give one with --tls-cert and --tls-key", true

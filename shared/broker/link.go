@@ -26,6 +26,7 @@ type link struct {
 	raw          net.Conn // the TCP socket
 	buf          *bufio.Reader
 	writing      sync.Mutex // paho's pings and packets come from two goroutines
+	written      bool       // under writing: something was
 	writeTimeout time.Duration
 	fail         func(error) // of the Conn; the first call counts
 }
@@ -79,11 +80,29 @@ func (l *link) Write(p []byte) (int, error) {
 	}
 	n, err := l.Conn.Write(p)
 	if err != nil {
-		l.fail(fmt.Errorf("write: %w", err))
+		l.fail(l.whyNotWritten(err))
 		return n, err
 	}
+	l.written = true
 	// A deadline left behind would break what TLS writes on its own behalf.
 	return n, l.Conn.SetWriteDeadline(time.Time{})
+}
+
+// lastWords is how long a peer's reason for closing is waited for. It came
+// before the close did.
+const lastWords = time.Second
+
+// whyNotWritten looks for a better cause than a reset. A TLS 1.3 server that
+// refuses the client's certificate says so after the client's handshake is over:
+// the first write can fail before anybody has read that. Paho reads nothing
+// before its first packet is written, so reading here is safe.
+func (l *link) whyNotWritten(err error) error {
+	if !l.written && l.Conn.SetReadDeadline(time.Now().Add(lastWords)) == nil {
+		if _, rerr := l.Conn.Read(make([]byte, 1)); isAlert(rerr) {
+			return rerr
+		}
+	}
+	return fmt.Errorf("write: %w", err)
 }
 
 // SetDeadline applies to reads; writes have their own.

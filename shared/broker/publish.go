@@ -52,6 +52,15 @@ type request struct {
 	done    func(error)
 }
 
+func (r *request) String() string {
+	if r.filter != "" {
+		return fmt.Sprintf("the subscription to %.100q", r.filter)
+	}
+	return fmt.Sprintf("the message to %.100q", r.message.Topic)
+}
+
+var errUnanswered = errors.New("the broker did not acknowledge")
+
 // Publish sends m and waits: for QoS 1 until the broker acknowledges it, for QoS
 // 0 until it is handed to the socket. It also waits while 256 messages are in
 // flight. The error is ctx's (the message may still be sent), a [*LostError], or
@@ -196,8 +205,9 @@ func (c *Conn) write() {
 // write timeout, a connection that died meanwhile could hold Close up as long.
 func (c *Conn) hand(r *request) mqtt.Token {
 	for {
+		began := time.Now()
 		token := c.start(r)
-		if token.Error() == nil || errors.Is(token.Error(), mqtt.ErrNotConnected) || c.Err() != nil {
+		if token.Error() == nil || time.Since(began) < handOver || c.Err() != nil {
 			return token
 		}
 	}
@@ -215,20 +225,28 @@ func (c *Conn) start(r *request) mqtt.Token {
 // latest when the connection ends.
 func (c *Conn) complete() {
 	defer c.workers.Done()
+	overdue := time.NewTimer(c.answerTimeout)
+	defer overdue.Stop()
 	for r := range c.sent {
-		err := c.outcome(r)
+		overdue.Reset(c.answerTimeout)
+		err := c.outcome(r, overdue.C)
 		<-c.slots
 		r.done(err)
 	}
 }
 
-// outcome waits for the end of r or of the connection.
-func (c *Conn) outcome(r *request) error {
+// outcome waits for the end of r or of the connection, which it ends itself when
+// r is overdue: everything behind r would wait for ever.
+func (c *Conn) outcome(r *request, overdue <-chan time.Time) error {
 	if r.token == nil {
 		return &LostError{c.err}
 	}
 	select {
 	case <-r.token.Done():
+	case <-overdue:
+		c.fail(fmt.Errorf("%w %s within %v", errUnanswered, r, c.answerTimeout))
+		c.link.drop()
+		return &LostError{c.err}
 	case <-c.done:
 		select {
 		case <-r.token.Done(): // acknowledged before the end
