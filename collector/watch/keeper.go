@@ -28,9 +28,9 @@ type Options struct {
 	// broker sends back tells. Nil: observe, and never publish.
 	Publish func(broker int, payload []byte)
 
-	Floor time.Time        // the clock is not set while it shows less; the program's build time
-	Now   func() time.Time // nil: time.Now
-	Log   *slog.Logger     // nil: discard
+	BuildTime time.Time        // the clock is not set while it shows less
+	Now       func() time.Time // nil: time.Now
+	Log       *slog.Logger     // nil: discard
 }
 
 // A Keeper keeps one watch list and spreads it by the rules in the package
@@ -66,7 +66,7 @@ func New(opts Options) *Keeper {
 	if k.now == nil {
 		k.now = time.Now
 	}
-	k.spread = newSpread(string(opts.Name), opts.Brokers, opts.Floor, opts.Publish, k.log)
+	k.spread = newSpread(string(opts.Name), opts.Brokers, opts.BuildTime, opts.Publish, k.log)
 	return k
 }
 

@@ -70,8 +70,9 @@ type wish struct {
 // The time is passed in and must not run backwards by much. One caller at a time.
 type spread struct {
 	name    string
-	brokers []string  // addresses, for people
-	floor   time.Time // the clock is not set while it shows less
+	brokers []string                  // addresses, for people
+	floor   time.Time                 // the clock is not set while it shows less
+	wall    func(now time.Time) int64 // ms since 1970: what may be wrong, unlike time that passes
 	publish func(broker int, payload []byte)
 	log     *slog.Logger
 
@@ -93,7 +94,7 @@ type spread struct {
 
 func newSpread(name string, brokers []string, floor time.Time, publish func(int, []byte), log *slog.Logger) *spread {
 	return &spread{
-		name: name, brokers: brokers, floor: floor, publish: publish, log: log,
+		name: name, brokers: brokers, floor: floor, wall: time.Time.UnixMilli, publish: publish, log: log,
 		views: make([]view, len(brokers)), warned: make(map[string]time.Time),
 	}
 }
@@ -195,7 +196,7 @@ func (s *spread) tick(now time.Time) {
 			v.known = true
 		}
 	}
-	s.rerank(now)
+	s.recheck(now)
 	if s.change != nil && s.settled(now) {
 		s.take(now)
 	}
@@ -309,7 +310,7 @@ func pause(tries int) time.Duration {
 // less, and never so much that a rev could pass wire.MaxSeq.
 func (s *spread) clock(now time.Time) int64 {
 	const most = wire.MaxSeq - 2*int64(horizon/time.Millisecond)
-	return min(max(now.UnixMilli(), s.floor.UnixMilli()), most)
+	return min(max(s.wall(now), s.floor.UnixMilli()), most)
 }
 
 // restore sets what an earlier process held.
@@ -319,16 +320,22 @@ func (s *spread) restore(l *list, owned bool) {
 	s.dirty = false
 }
 
-// rerank gives the list held a new rev if its own lies beyond the horizon: it
-// was made while the clock was wrong, and others would not follow it.
-func (s *spread) rerank(now time.Time) {
-	if s.held == nil || !s.beyond(now, s.held.rev) {
-		return
+// recheck forgets what lies beyond the horizon since the clock was set right. A
+// list held gets a new rev then, because others would not follow it.
+func (s *spread) recheck(now time.Time) {
+	for i := range s.views {
+		if v := &s.views[i]; s.beyond(now, v.shown.rev) {
+			v.shown = rank{}
+		}
 	}
-	s.highest = 0
-	w := s.held.watch
-	w.Rev = s.nextRev(now)
-	s.hold(newList(w, nil))
+	if s.rival != nil && s.beyond(now, s.rival.rev) {
+		s.rival = nil
+	}
+	if s.held != nil && s.beyond(now, s.held.rev) {
+		w := s.held.watch
+		w.Rev = s.nextRev(now)
+		s.hold(newList(w, nil))
+	}
 }
 
 // beyond reports whether rev lies so far ahead that it counts as none.
@@ -338,7 +345,7 @@ func (s *spread) beyond(now time.Time, rev int64) bool {
 
 // nextRev returns a rev above everything seen.
 func (s *spread) nextRev(now time.Time) int64 {
-	if s.beyond(now, s.highest) { // seen while the clock was wrong
+	if s.beyond(now, s.highest) {
 		s.highest = 0
 	}
 	return max(s.clock(now), s.highest+1)
