@@ -188,7 +188,7 @@ func (s *sim) wantQuiet(t *testing.T) {
 // break and brokers that forget: few publishes, and one list everywhere.
 func TestDisagreeingCollectorsConverge(t *testing.T) {
 	most, sum := 0, 0
-	const seeds = 60
+	const seeds = 24
 	for seed := range uint64(seeds) {
 		s := newSim(seed, 3, make([]time.Duration, 2+seed%2)...)
 		for n := range s.nodes {
@@ -234,7 +234,7 @@ func TestDisagreeingCollectorsConverge(t *testing.T) {
 // Two collectors, two files, two brokers, all at once: the case that gave 513
 // publishes in 5 s with a naive rule.
 func TestTwoFilesAtOnce(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(20) {
 		s := newSim(seed, 2, 0, 0)
 		s.file(0, "a")
 		s.file(1, "b")
@@ -267,7 +267,7 @@ func TestTwoFilesAtOnce(t *testing.T) {
 // A person's list spreads from one broker to all; of two collectors without a
 // file both may adopt it, and agree.
 func TestPersonsListSpreads(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(20) {
 		s := newSim(seed, 3, 0, 0)
 		s.connectAll()
 		s.run(5 * time.Second)
@@ -286,7 +286,7 @@ func TestPersonsListSpreads(t *testing.T) {
 // A file overrules a person, also when another collector without a file would
 // have adopted the list.
 func TestFileOverrulesPerson(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(20) {
 		s := newSim(seed, 2, 0, 0)
 		s.file(0, "from", "file")
 		s.connectAll()
@@ -321,7 +321,7 @@ func TestNoClockFreezesTheSwarm(t *testing.T) {
 		"forged, with files": {[]time.Duration{0, 0, 0}, wire.MaxSeq},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(10) {
+			for seed := range uint64(4) {
 				s := newSim(seed, 2, c.skews...)
 				s.file(0, "first")
 				s.connectAll()
