@@ -39,8 +39,5 @@ func stamp(payload []byte, t time.Time) {
 		return
 	}
 	i += len(at)
-	if len(payload) < i+len(wire.TimeLayout) {
-		return
-	}
-	wire.AppendTime(payload[i:i:i+len(wire.TimeLayout)], t)
+	copy(payload[i:], wire.AppendTime(nil, t))
 }

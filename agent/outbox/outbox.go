@@ -12,7 +12,7 @@ import (
 // What zero limits stand for.
 const (
 	DefaultMaxResults = 16384
-	DefaultMaxBytes   = 4 << 20 // about 8,000 results of 5 packets: 5 days of one target, 3 hours of 40
+	DefaultMaxBytes   = 4 << 20 // about 9,500 results of 5 packets: 6 days of one target, 4 hours of 40
 )
 
 // Options say whose results are kept, and how many.
