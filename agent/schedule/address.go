@@ -16,9 +16,9 @@ const MaxAddresses = 4 * DefaultMaxTargets
 // outlives the targets that led to it, so that taking a target out of the list
 // and putting it back gains nothing.
 type address struct {
-	key   netip.Addr
-	start time.Duration // of the last round, on the schedule's clock
-	last  load
+	key  netip.Addr
+	last load          // of the last round
+	free time.Duration // the earliest time of the next one, on the schedule's clock
 
 	round   *entry   // in flight
 	turn    *entry   // goes next, once the address is free; nobody else may
@@ -41,28 +41,20 @@ func (s *Schedule) address(addr netip.Addr) *address {
 	if len(s.addresses) >= MaxAddresses {
 		return nil
 	}
-	a = &address{key: key, start: -MaxSwarmInterval}
+	a = &address{key: key}
 	s.addresses[key] = a
 	return a
 }
 
-// sweep forgets addresses at rest after MaxSwarmInterval, the longest that a
-// round may matter; when room gets short, as soon as they are free.
+// sweep forgets the addresses that are free and that nobody waits for.
 func (s *Schedule) sweep() {
-	crowded := len(s.addresses) > MaxAddresses/2
 	for key, a := range s.addresses {
-		if a.round != nil || a.turn != nil || len(a.waiting) > 0 {
-			continue
-		}
-		if s.clock >= a.start+MaxSwarmInterval || crowded && s.clock >= s.free(a) {
+		if s.clock >= a.free && a.round == nil && a.turn == nil && len(a.waiting) == 0 {
 			delete(s.addresses, key)
 		}
 	}
 	s.nextSweep = s.clock + time.Second
 }
-
-// free returns the earliest time of the next round at a.
-func (s *Schedule) free(a *address) time.Duration { return a.start + s.pace(a.last) }
 
 // wait puts e in the line of a, or keeps its turn.
 func (s *Schedule) wait(e *entry, a *address) {
@@ -72,7 +64,7 @@ func (s *Schedule) wait(e *entry, a *address) {
 		s.nextTurn(a)
 		return
 	}
-	e.due = max(s.clock, s.free(a))
+	e.due = max(s.clock, a.free)
 	heap.Push(&s.queue, e)
 }
 
@@ -103,6 +95,6 @@ func (s *Schedule) nextTurn(a *address) {
 	e := a.waiting[0]
 	a.waiting = slices.Delete(a.waiting, 0, 1)
 	a.turn = e
-	e.due = max(s.clock, s.free(a))
+	e.due = max(s.clock, a.free)
 	heap.Push(&s.queue, e)
 }

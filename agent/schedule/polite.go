@@ -66,14 +66,14 @@ func clamp(t wire.Target) (c wire.Target, clamped bool) {
 }
 
 // pace returns the shortest time from a round to the next at one address.
-func (s *Schedule) pace(l load) time.Duration {
-	share := time.Duration(l.count*s.swarm.agents) * time.Second / SwarmPPS
+func (w *swarm) pace(l load) time.Duration {
+	share := time.Duration(l.count*w.agents) * time.Second / SwarmPPS
 	return max(MinInterval, l.lasts, min(share, MaxSwarmInterval))
 }
 
 // interval returns what e's interval has to be.
 func (s *Schedule) interval(e *entry) time.Duration {
-	return time.Duration(float64(max(e.asked, s.pace(loadOf(e.job)))) * s.stretch)
+	return time.Duration(float64(max(e.asked, s.swarm.pace(loadOf(e.job)))) * s.stretch)
 }
 
 // following returns the time from one round of e to the next: its interval,
@@ -83,7 +83,7 @@ func (s *Schedule) interval(e *entry) time.Duration {
 // After the first the job finds a place anywhere in its interval, or the swarm
 // would ping in step for ever.
 func (s *Schedule) following(e *entry) time.Duration {
-	pace := s.pace(loadOf(e.job))
+	pace := s.swarm.pace(loadOf(e.job))
 	if e.fresh {
 		return max(pace, e.every/2) + fraction(e.every, s.rand())
 	}
@@ -115,7 +115,7 @@ func (s *Schedule) retime(respread bool) {
 		e.every = s.interval(e)
 		switch {
 		case e.at != nil && e.at.turn == e && !e.held:
-			e.due = max(s.clock, s.free(e.at))
+			e.due = max(s.clock, e.at.free)
 		case e.fresh && respread:
 			e.due = s.clock + s.offset(e, e.every)
 		case e.fresh && s.swarm.known <= quickSwarm:
@@ -158,11 +158,17 @@ func (s *Schedule) SetAgents(now time.Time, n int) {
 			top = i
 		}
 	}
-	wasKnown, was := w.known, w.agents
+	was := *w
 	w.agents, w.known = 1<<top, w.heard[top].count
-	if w.agents != was {
-		s.retime(wasKnown <= quickSwarm && w.known > quickSwarm)
+	if w.agents == was.agents {
+		return
 	}
+	for _, a := range s.addresses {
+		if a.free > s.clock {
+			a.free = s.clock + fraction(a.free-s.clock, float64(s.swarm.pace(a.last))/float64(was.pace(a.last)))
+		}
+	}
+	s.retime(was.known <= quickSwarm && w.known > quickSwarm)
 }
 
 func fraction(d time.Duration, f float64) time.Duration { return time.Duration(float64(d) * f) }

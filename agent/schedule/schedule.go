@@ -19,11 +19,18 @@
 //     together send one address at most [SwarmPPS] echo requests a second, as one
 //     person who runs ping does. With n agents, counted in powers of two, that is
 //     count·n seconds, but never more than [MaxSwarmInterval]. So up to 8 agents
-//     measure 5 packets every 60 s as asked, 16 agents every 80 s, 200 every 21 min.
+//     measure 5 packets every 60 s as asked, 16 agents every 80 s, 200 every
+//     21 min; a smaller count makes shorter intervals. Not in this budget is the
+//     first round of a new target, within 10 s while few agents are known: a new
+//     user sees a result at once. A large swarm spreads that too.
 //   - At most [DefaultMaxPPS] packets a second from this agent. A list that asks
 //     for more is served whole, with all its intervals longer by one factor,
 //     [Schedule.Stretch].
 //   - At most [DefaultMaxTargets] targets.
+//
+// The agents are counted by collectors, see [Schedule.SetAgents]; an agent that has
+// heard of none counts itself. When the count changes, what is left of every
+// interval keeps its proportion.
 //
 // A setting beyond its limit is moved to the limit, not refused, and counted in
 // [Stats].Clamped. Names that share an address take turns.
@@ -166,7 +173,7 @@ func (s *Schedule) Next(now time.Time) (job Job, ok bool) {
 	}
 	e := heap.Pop(&s.queue).(*entry)
 	e.held, e.sent = true, loadOf(e.job)
-	s.tokens -= float64(e.sent.count)
+	s.tokens -= float64(e.sent.count) // never given back: it may be too late to use them
 	e.due += s.following(e)
 	e.fresh = false
 	return e.job, true
@@ -207,16 +214,15 @@ func (s *Schedule) Admit(now time.Time, key Key, addr netip.Addr) (ok bool) {
 	case a == nil:
 		s.full++
 		s.release(e)
-	case a.round == nil && (a.turn == nil || a.turn == e) && s.free(a) <= s.clock:
+	case a.round == nil && (a.turn == nil || a.turn == e) && a.free <= s.clock:
 		a.turn, a.round, e.at = nil, e, a
-		a.start, a.last = s.clock, e.sent
-		e.due = max(e.due, s.free(a))
+		a.last, a.free = e.sent, s.clock+s.swarm.pace(e.sent)
+		e.due = max(e.due, a.free)
 		return true
 	default:
 		e.held = false
 		s.wait(e, a)
 	}
-	s.tokens += float64(e.sent.count) // not sent after all
 	s.postponed++
 	return false
 }
