@@ -30,6 +30,9 @@ func capability(family int) Capability {
 		return Capability{Family: family, Mode: string(modeNone), Err: err, Hint: hintOf(err)}
 	}
 	s.close()
+	if err := switchedOff(family); err != nil {
+		return Capability{Family: family, Mode: string(modeNone), Err: err, Hint: hintOf(err)}
+	}
 	return Capability{Family: family, Mode: string(m), Stamp: bestStamp}
 }
 

@@ -3,7 +3,9 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -38,4 +40,34 @@ func grant() string {
 		return everybody
 	}
 	return everybody + " or sudo setcap cap_net_raw+ep " + program
+}
+
+// switchedOff returns an error when sockets can be had but IPv6 is switched
+// off, so that no packet could leave.
+func switchedOff(family int) error {
+	const setting = "net.ipv6.conf.all.disable_ipv6"
+	if family != 6 {
+		return nil
+	}
+	// Without this file the kernel has no IPv6, and no socket either.
+	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	if err != nil || strings.TrimSpace(string(b)) != "1" || hasIPv6() {
+		return nil
+	}
+	return &refusedError{msg: "IPv6 is switched off", err: fmt.Errorf("%s = 1", setting), hint: "sudo sysctl -w " + setting + "=0"}
+}
+
+// hasIPv6 reports whether an interface has an IPv6 address: the setting may
+// have been changed back for one alone.
+func hasIPv6() bool {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // unknown: do not claim that it is off
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -63,7 +63,7 @@ type Engine struct {
 	// What follows belongs to Run's goroutine.
 	spare  []*round // the inbox's other buffer
 	wait   timeline // rounds that wait for a moment
-	ready  []*round // rounds with a request to send as soon as the pace allows, first come first served
+	ready  fifo     // rounds with a request to send as soon as the pace allows, first come first served
 	table  map[uint16]ref
 	next   uint32 // number of the next packet
 	links  [2]link
@@ -220,7 +220,7 @@ func (e *Engine) accept() {
 	e.inbox, e.spare = e.spare[:0], e.inbox
 	e.mu.Unlock()
 	for i, r := range e.spare {
-		e.ready = append(e.ready, r)
+		e.ready.push(r)
 		e.spare[i] = nil
 	}
 }
@@ -247,7 +247,7 @@ func (e *Engine) advance() {
 		}
 		switch {
 		case !r.sentAll():
-			e.ready = append(e.ready, r)
+			e.ready.push(r)
 		case !r.closed:
 			r.closed = true
 			e.wait.put(r, now+lastLook)
@@ -255,18 +255,13 @@ func (e *Engine) advance() {
 			e.finish(r)
 		}
 	}
-	for len(e.ready) > 0 && e.pace.ready(now) {
-		r := e.ready[0]
-		e.ready[0] = nil
-		e.ready = e.ready[1:]
+	for !e.ready.empty() && e.pace.ready(now) {
+		r := e.ready.pop()
 		if at := e.space.earliest(r.Addr); at > now {
 			e.wait.put(r, at)
 			continue
 		}
 		e.send(r)
-	}
-	if len(e.ready) == 0 {
-		e.ready = nil
 	}
 }
 
@@ -276,7 +271,7 @@ func (e *Engine) sleep() (d time.Duration, ok bool) {
 	if len(e.wait) > 0 {
 		at, ok = e.wait[0].at, true
 	}
-	if len(e.ready) > 0 && (!ok || e.pace.next < at) {
+	if !e.ready.empty() && (!ok || e.pace.next < at) {
 		at, ok = e.pace.next, true
 	}
 	return max(at-e.clock().mono, 0), ok
@@ -288,8 +283,8 @@ func (e *Engine) stop() {
 	e.stopped = true
 	e.mu.Unlock()
 	e.accept()
-	rounds := append(e.ready, e.wait...)
-	e.ready, e.wait, e.table = nil, nil, nil
+	rounds := append(e.ready.rest(), e.wait...)
+	e.wait, e.table = nil, nil
 	open := map[*conn]bool{}
 	for _, r := range rounds {
 		for i := range r.packets {

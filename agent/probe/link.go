@@ -106,7 +106,7 @@ func (l *link) renew(now time.Duration) {
 func (l *link) failed(now time.Duration, err error) {
 	if l.err == nil {
 		l.downSince = now
-		l.log.Warn("cannot ping", "family", l.family, "err", err)
+		l.log.Warn("cannot ping", "family", l.family, "err", err, "hint", hintOf(err))
 	}
 	l.err = err
 	l.downCount++

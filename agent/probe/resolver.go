@@ -72,6 +72,7 @@ type Resolver struct {
 	waiting int     // callers, over all hosts
 	stopped bool
 	swept   time.Time
+	outage  outage
 	count   ResolverStats
 }
 
@@ -326,92 +327,17 @@ func (r *Resolver) take() *host {
 	return h
 }
 
-// A previous is what a new answer is to agree with if it can.
-type previous struct {
-	addr   netip.Addr
-	failed bool
-}
-
 func (r *Resolver) previous(h *host) previous {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return previous{h.answer.Addr, h.failed}
 }
 
-// lookup asks the system.
-func (r *Resolver) lookup(ctx context.Context, q question, prev previous) Answer {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	network := "ip"
-	if q.family != wire.FamilyAny {
-		network = "ip" + string(q.family)
-	}
-	addrs, err := r.ask(ctx, network, absolute(q.name))
-	if err != nil {
-		return Answer{Cause: causeOfLookup(err), Err: err}
-	}
-	return r.choose(q, addrs, prev)
-}
-
-// absolute keeps a resolver from trying a name with a dot in the search domains.
-func absolute(name string) string {
-	if strings.Contains(name, ".") && !strings.HasSuffix(name, ".") {
-		return name + "."
-	}
-	return name
-}
-
-// causeOfLookup tells a name that does not exist from a resolver that does not work.
-func causeOfLookup(err error) wire.Cause {
-	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound && !e.IsTimeout && !e.IsTemporary {
-		return wire.CauseNoSuchHost
-	}
-	// The name has addresses, but of the other family only.
-	if _, ok := errors.AsType[*net.AddrError](err); ok {
-		return wire.CauseNoSuchHost
-	}
-	return wire.CauseResolver
-}
-
-// choose picks the first allowed address in the system's order, or rather the
-// previous one if it still is among them. When that one does not answer and the
-// system now prefers the other family, it is let go: this machine may have lost
-// its way out over that family.
-func (r *Resolver) choose(q question, addrs []netip.Addr, prev previous) Answer {
-	var first netip.Addr
-	var refused error
-	keep := false
-	for _, a := range addrs {
-		a = a.Unmap().WithZone("") // LookupNetIP gives IPv4 addresses as v4-mapped
-		if !fits(a, q.family) {
-			continue
-		}
-		if err := r.check(a); err != nil {
-			if refused == nil {
-				refused = err
-			}
-			continue
-		}
-		if !first.IsValid() {
-			first = a
-		}
-		keep = keep || a == prev.addr
-	}
-	switch {
-	case keep && !(prev.failed && first.Is4() != prev.addr.Is4()):
-		return Answer{Addr: prev.addr}
-	case first.IsValid():
-		return Answer{Addr: first}
-	case refused != nil:
-		return Answer{Cause: wire.CausePolicy, Err: fmt.Errorf("%s: %w", q.name, refused)}
-	}
-	return Answer{Cause: wire.CauseNoSuchHost, Err: fmt.Errorf("%s has no address of family %s", q.name, q.family)}
-}
-
 // settle takes an answer and tells those who wait for it.
 func (r *Resolver) settle(now time.Time, h *host, a Answer) {
 	r.mu.Lock()
 	h.looked, h.queued, h.failed = now, false, false
+	r.watch(now, a)
 	switch {
 	case a.Cause == "":
 		h.expires = now.Add(r.about(refreshAfter))
@@ -443,54 +369,35 @@ func (r *Resolver) settle(now time.Time, h *host, a Answer) {
 	}
 }
 
+// An outage is a row of lookups that all failed.
+type outage struct {
+	since time.Time
+	count int
+}
+
+// outageAfter failures in a row are worth a line in the log: fewer can be one
+// domain's own fault.
+const outageAfter = 4
+
+// watch logs when the resolver seems to be down, and when it works again.
+// r.mu is held.
+func (r *Resolver) watch(now time.Time, a Answer) {
+	if a.Cause != wire.CauseResolver {
+		if r.outage.count >= outageAfter {
+			r.log.Info("names can be looked up again", "failures", r.outage.count, "after", now.Sub(r.outage.since).Round(time.Second))
+		}
+		r.outage = outage{}
+		return
+	}
+	if r.outage.count == 0 {
+		r.outage.since = now
+	}
+	if r.outage.count++; r.outage.count == outageAfter {
+		r.log.Warn("cannot look up names", "err", a.Err)
+	}
+}
+
 // about returns d give or take a fifth.
 func (r *Resolver) about(d time.Duration) time.Duration {
 	return d*4/5 + time.Duration(r.rand()*float64(d)*2/5)
-}
-
-// sweepUntil answers those who wait too long for a lookup's turn, and forgets
-// what nobody asks for, until ctx ends.
-func (r *Resolver) sweepUntil(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			r.sweep(time.Now())
-		}
-	}
-}
-
-func (r *Resolver) sweep(now time.Time) {
-	type late struct {
-		waiter
-		name string
-	}
-	var answered []late
-	r.mu.Lock()
-	if now.Sub(r.swept) >= forgetAfter/6 {
-		r.forget(now)
-	}
-	if r.waiting > 0 {
-		for _, h := range r.hosts {
-			kept := h.waiting[:0]
-			for _, w := range h.waiting {
-				if now.Sub(w.since) < patience {
-					kept = append(kept, w)
-				} else {
-					answered = append(answered, late{w, h.name})
-				}
-			}
-			clear(h.waiting[len(kept):])
-			h.waiting = kept
-		}
-	}
-	r.waiting -= len(answered)
-	r.count.Late += uint64(len(answered))
-	r.mu.Unlock()
-	for _, l := range answered {
-		l.done(Answer{Cause: wire.CauseResolver, Err: fmt.Errorf("look up %q: no turn in %v, the resolver is slow", l.name, patience)})
-	}
 }

@@ -288,3 +288,32 @@ func (t *timeline) remove(r *round) {
 		heap.Remove(t, r.index)
 	}
 }
+
+// A fifo holds the rounds that wait for their turn. The zero value is empty.
+type fifo struct {
+	rounds []*round
+	head   int
+}
+
+func (f *fifo) empty() bool { return f.head == len(f.rounds) }
+
+func (f *fifo) push(r *round) { f.rounds = append(f.rounds, r) }
+
+func (f *fifo) pop() *round {
+	r := f.rounds[f.head]
+	f.rounds[f.head] = nil
+	f.head++
+	if f.empty() || f.head > MaxRounds { // reuse what has been popped
+		n := copy(f.rounds, f.rounds[f.head:])
+		clear(f.rounds[n:])
+		f.rounds, f.head = f.rounds[:n], 0
+	}
+	return r
+}
+
+// rest takes all that wait.
+func (f *fifo) rest() []*round {
+	rest := f.rounds[f.head:]
+	*f = fifo{}
+	return rest
+}

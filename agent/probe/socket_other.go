@@ -56,6 +56,9 @@ func refusal(family int, err error) error {
 	return &refusedError{msg: msg, hint: hint, err: err}
 }
 
+// switchedOff would tell that a family is; only Linux is asked.
+func switchedOff(int) error { return nil }
+
 // A packetSocket is what x/net/icmp offers on every system. It has no kernel
 // timestamps and no error queue; ICMP errors are read where the system passes
 // them on.

@@ -18,6 +18,9 @@ func (e *Engine) send(r *round) {
 	}
 	c, err := l.get(e.now.mono)
 	if err != nil {
+		if hint := hintOf(err); hint != "" {
+			err = fmt.Errorf("%w; permit it with: %s", err, hint)
+		}
 		// No use in trying the others one by one.
 		for !r.sentAll() {
 			e.unsent(r, err)
