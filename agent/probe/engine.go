@@ -176,7 +176,7 @@ func (e *Engine) Stats() Stats {
 func (e *Engine) Run(ctx context.Context) error {
 	reading, stopReading := context.WithCancel(ctx)
 	for i, family := range [...]int{4, 6} {
-		e.links[i] = link{family: family, log: e.log, open: func(l *link) (*conn, error) { return e.openConn(reading, l) }}
+		e.links[i] = newLink(family, e.log, func(l *link) (*conn, error) { return e.openConn(reading, l) })
 	}
 	e.loop(ctx)
 	stopReading()

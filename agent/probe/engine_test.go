@@ -190,16 +190,13 @@ func TestClockStep(t *testing.T) {
 		step  time.Duration
 		local bool
 	}{{-3 * time.Hour, true}, {501 * ms, true}, {499 * ms, false}, {-499 * ms, false}} {
-		n := &fakeNet{react: script([]reaction{{after: 10 * ms}}, []reaction{{after: 10 * ms}}, []reaction{{after: 10 * ms}})}
-		bubble(t, n, EngineOptions{}, func(t *testing.T, e *Engine) {
-			clock, begin := e.clock, time.Now()
-			e.clock = func() instant {
-				i := clock()
-				if time.Since(begin) > 300*ms {
-					i.wall += int64(c.step)
-				}
-				return i
+		n := &fakeNet{clock: func(i instant) instant {
+			if i.mono > 300*ms {
+				i.wall += int64(c.step)
 			}
+			return i
+		}}
+		bubble(t, n, EngineOptions{}, func(t *testing.T, e *Engine) {
 			o := ping(t, e, Round{Addr: target, Count: 3, Timeout: time.Second})
 			switch {
 			case !c.local && (o.Cause != "" || o.Sent != 3):

@@ -25,6 +25,8 @@ type fakeNet struct {
 	refuse func(s *fakeSocket, to netip.Addr) error
 	// deny says why no socket can be opened; nil: it can.
 	deny func(family int) error
+	// clock stands before the engine's clock; nil: it shows the bubble's time.
+	clock func(true instant) instant
 
 	mu      sync.Mutex
 	sockets []*fakeSocket
@@ -172,6 +174,9 @@ func bubble(t *testing.T, n *fakeNet, o EngineOptions, f func(t *testing.T, e *E
 	synctest.Test(t, func(t *testing.T) {
 		e := NewEngine(o)
 		e.listen = n.listen
+		if real := e.clock; n.clock != nil {
+			e.clock = func() instant { return n.clock(real()) }
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { e.Run(ctx); close(ended) }()

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"swarming/shared/backoff"
@@ -65,8 +66,12 @@ type link struct {
 
 	silent []netip.Addr // up to silentAddrs different ones, none of which answered
 
-	complained time.Duration // when sends that fail were last logged; 0: never
+	complained time.Duration // when sends that fail were last logged
 	unsaid     int           // those since
+}
+
+func newLink(family int, log *slog.Logger, open func(*link) (*conn, error)) link {
+	return link{family: family, log: log, open: open, fresh: -freshGap, complained: -complainGap}
 }
 
 // get returns the socket to send with, and opens or replaces it when it is time to.
@@ -129,15 +134,10 @@ func (l *link) answered() { l.silent = l.silent[:0] }
 
 // unanswered hears of a round whose requests all stayed without a reply.
 func (l *link) unanswered(now time.Duration, addr netip.Addr) {
-	for _, a := range l.silent {
-		if a == addr {
-			return
-		}
-	}
-	if len(l.silent) < silentAddrs {
+	if len(l.silent) < silentAddrs && !slices.Contains(l.silent, addr) {
 		l.silent = append(l.silent, addr)
 	}
-	if len(l.silent) == silentAddrs && (l.fresh == 0 || now-l.fresh >= freshGap) {
+	if len(l.silent) == silentAddrs && now-l.fresh >= freshGap {
 		l.log.Debug("nothing answers, trying a new socket", "family", l.family)
 		l.fresh = now
 		l.expires = now // replaced by the next send
@@ -148,7 +148,7 @@ func (l *link) unanswered(now time.Duration, addr netip.Addr) {
 // complain logs that a request could not be sent, seldom.
 func (l *link) complain(now time.Duration, err error) {
 	l.unsaid++
-	if l.complained != 0 && now-l.complained < complainGap {
+	if now-l.complained < complainGap {
 		return
 	}
 	l.log.Warn("cannot send from this machine", "family", l.family, "err", err, "packets", l.unsaid)
