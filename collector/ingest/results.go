@@ -172,36 +172,36 @@ func (b *batch) add(r wire.Result, m inbound, addr string) {
 	b.from = append(b.from, m.broker)
 }
 
-// store appends b to the journal, however often it takes, and notes the acks.
-// When ctx ends first nothing is acknowledged, and the agents send it again.
+// store appends b to the journal, however often it takes, notes the acks and
+// empties b. When ctx ends first, b stays as it is.
 func (i *Ingest) store(ctx context.Context, b *batch, a *acks) {
-	if b.empty() {
+	if len(b.entries) > 0 && !i.appendResults(ctx, b.entries, a) {
 		return
 	}
-	defer b.reset()
 	i.agents.heard(b.entries, b.from)
-	if len(b.entries) > 0 {
-		pauses := backoff.Backoff{Base: 100 * time.Millisecond, Max: 5 * time.Second}
-		for {
-			added, err := i.opts.Journal.Append(ctx, b.entries)
-			if err == nil {
-				i.counters.stored.Add(uint64(added))
-				i.counters.duplicates.Add(uint64(len(b.entries) - added))
-				i.failure.over(i)
-				break
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			i.failure.note(i, err)
-			i.sendAcks(a) // of earlier batches
-			if backoff.Sleep(ctx, pauses.Next()) != nil {
-				return
-			}
-		}
-	}
 	for _, item := range b.acks {
 		a.add(item.broker, item.id)
+	}
+	b.reset()
+}
+
+// appendResults tries until the journal has entries, or ctx ends. One attempt is
+// made in any case, and no attempt is cut short.
+func (i *Ingest) appendResults(ctx context.Context, entries []journal.Entry, a *acks) bool {
+	pauses := backoff.Backoff{Base: 100 * time.Millisecond, Max: 5 * time.Second}
+	for {
+		added, err := i.opts.Journal.Append(context.WithoutCancel(ctx), entries)
+		if err == nil {
+			i.counters.stored.Add(uint64(added))
+			i.counters.duplicates.Add(uint64(len(entries) - added))
+			i.failure.over(i)
+			return true
+		}
+		i.failure.note(i, err)
+		i.sendAcks(a) // of earlier batches
+		if backoff.Sleep(ctx, pauses.Next()) != nil {
+			return false
+		}
 	}
 }
 
