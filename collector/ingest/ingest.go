@@ -140,7 +140,8 @@ type Ingest struct {
 	events   eventBuffer
 	counters counters
 
-	failure journalFailure
+	storing failure // of results
+	saving  failure // of events and agents
 }
 
 // An inbound is a message with its origin, or what happened to the connection.
@@ -176,6 +177,8 @@ func New(opts Options) *Ingest {
 		results: newQueue(opts.QueueLen, opts.QueueBytes, inboundSize),
 		control: newQueue(controlLen, controlBytes, inboundSize),
 		refused: newRefusals(opts.Log, opts.Now),
+		storing: failure{log: opts.Log, now: opts.Now, what: "results, which are not acknowledged, so that the agents keep them"},
+		saving:  failure{log: opts.Log, now: opts.Now, what: "events and agents"},
 	}
 	i.agents = newRegistry(opts.MaxAgents, opts.Log, i.events.add)
 	for n, a := range opts.Brokers {
@@ -218,15 +221,12 @@ var ErrNotConnected = errors.New("broker is not connected")
 // PublishWatch queues payload for the topic watch of one broker, retained, at
 // QoS 1, and returns at once. That it arrived is seen by its coming back.
 func (i *Ingest) PublishWatch(brokerIndex int, payload []byte) error {
-	l := i.links[brokerIndex]
-	m := broker.Message{Topic: wire.TopicWatch, Payload: payload, QoS: 1, Retained: true}
-	switch {
-	case i.opts.Observe:
+	if i.opts.Observe {
 		return errors.New("publish watch list: this collector only observes")
-	case !l.connected():
-		return fmt.Errorf("publish watch list to %s: %w", l.addr, ErrNotConnected)
-	case !l.out.put(m):
-		return fmt.Errorf("publish watch list to %s: too much is queued already", l.addr)
+	}
+	l := i.links[brokerIndex]
+	if err := l.enqueue(broker.Message{Topic: wire.TopicWatch, Payload: payload, QoS: 1, Retained: true}); err != nil {
+		return fmt.Errorf("publish watch list to %s: %w", l.name, err)
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func TestJournalFails(t *testing.T) {
 		if got := r.brokers[0].acked(t); len(got) != 11 || r.journal.results() != 11 {
 			t.Errorf("acked %d, stored %d: want 11", len(got), r.journal.results())
 		}
-		if a, b := r.lines("journal takes nothing"), r.lines("journal works again"); a != 1 || b != 1 {
+		if a, b := r.lines("journal does not take results"), r.lines("journal works again"); a != 1 || b != 1 {
 			t.Errorf("%d lines about the failure and %d about its end: want 1 each\n%s", a, b, r.log)
 		}
 		if st := r.in.Stats(); st.JournalError != "" {

@@ -197,10 +197,21 @@ func (l *link) tell(ctx context.Context, what happening) {
 	}
 }
 
-func (l *link) connected() bool {
+// errNoRoom: a broker takes messages more slowly than they are made for it.
+var errNoRoom = errors.New("too much is queued for it already")
+
+// enqueue queues m for the broker if it is connected. What is queued does not
+// outlive the connection.
+func (l *link) enqueue(m broker.Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.up
+	switch {
+	case !l.up:
+		return ErrNotConnected
+	case !l.out.put(m):
+		return errNoRoom
+	}
+	return nil
 }
 
 // works notes success and logs it if it is news.
@@ -218,8 +229,8 @@ func (l *link) works() {
 
 func (l *link) down() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.up = false
-	l.mu.Unlock()
 	l.out.clear() // acks that the agents will ask for again
 }
 

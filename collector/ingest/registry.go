@@ -38,6 +38,7 @@ type registry struct {
 type agent struct {
 	met    bool           // it has sent a heartbeat, in this run or before
 	live   wire.LiveAgent // the last heartbeat
+	beatAt time.Time      // when it came, in this run
 	boot   wire.Boot      // of it, or of results while there is none
 	seen   time.Time      // when anything came from it
 	broker int            // over which; -1 before, in this run
@@ -155,7 +156,9 @@ func (r *registry) heartbeat(l wire.LiveAgent, m inbound, addr string) {
 	a.changed = a.changed || what == "first" || !sameAgent(a.live, l)
 	a.met, a.live, a.boot = true, l, l.Boot
 	a.seen, a.broker, a.heard = m.at, m.broker, true
-	a.offset = l.At.Sub(m.at)
+	if a.beatAt = m.at; !l.At.IsZero() {
+		a.offset = l.At.Sub(m.at)
+	}
 }
 
 // twins notices two machines under one name: boots that take turns. A restart
@@ -167,7 +170,7 @@ func (r *registry) twins(a *agent, l wire.LiveAgent, now time.Time) {
 	} else {
 		a.returns = 0
 	}
-	a.previous, a.previousAt = a.live.Boot, a.seen
+	a.previous, a.previousAt = a.live.Boot, a.beatAt
 	if a.returns < 3 {
 		return
 	}

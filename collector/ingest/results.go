@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"swarming/collector/journal"
@@ -194,10 +193,10 @@ func (i *Ingest) appendResults(ctx context.Context, entries []journal.Entry, a *
 		if err == nil {
 			i.counters.stored.Add(uint64(added))
 			i.counters.duplicates.Add(uint64(len(entries) - added))
-			i.failure.over(i)
+			i.storing.over()
 			return true
 		}
-		i.failure.note(i, err)
+		i.storing.note(err)
 		i.sendAcks(a) // of earlier batches
 		if backoff.Sleep(ctx, pauses.Next()) != nil {
 			return false
@@ -212,12 +211,12 @@ func (i *Ingest) sendAcks(a *acks) {
 			return
 		}
 		m := broker.Message{Topic: wire.AckTopic(ack.Agent), Payload: ack.Encode()}
-		if l := i.links[n]; l.connected() && l.out.put(m) {
-			i.counters.acks.Add(1)
-			i.counters.acked.Add(uint64(seqs))
-		} else {
+		if i.links[n].enqueue(m) != nil {
 			i.counters.acksDropped.Add(uint64(seqs))
+			return
 		}
+		i.counters.acks.Add(1)
+		i.counters.acked.Add(uint64(seqs))
 	})
 	i.counters.acksDropped.Add(a.dropped)
 	a.dropped = 0
@@ -231,30 +230,3 @@ func (a *acks) release() {
 }
 
 func (i *Ingest) addr(n int) string { return i.links[n].name }
-
-// journalFailure is the state of a journal that takes nothing.
-type journalFailure struct {
-	mu    sync.Mutex
-	since time.Time // zero: it works
-	tries int
-	err   string
-}
-
-func (f *journalFailure) note(i *Ingest, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.err = err.Error()
-	if f.tries++; f.tries == 1 {
-		f.since = i.opts.Now()
-		i.log.Error("journal takes nothing; results are not acknowledged, so the agents keep them", "err", err)
-	}
-}
-
-func (f *journalFailure) over(i *Ingest) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.tries > 0 {
-		i.log.Info("journal works again", "after", i.opts.Now().Sub(f.since).Round(time.Second), "failures", f.tries)
-		f.since, f.tries, f.err = time.Time{}, 0, ""
-	}
-}

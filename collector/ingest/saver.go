@@ -94,10 +94,10 @@ func (s *saver) events(ctx context.Context) bool {
 	}
 	if err := s.in.opts.Journal.AppendEvents(ctx, events); err != nil {
 		s.in.events.putBack(events)
-		s.in.failure.note(s.in, err)
+		s.in.saving.note(err)
 		return false
 	}
-	s.in.failure.over(s.in)
+	s.in.saving.over()
 	return true
 }
 
@@ -108,11 +108,11 @@ func (s *saver) agents(ctx context.Context, everybody bool) {
 	}
 	if err := s.in.opts.Journal.SaveAgents(ctx, infos); err != nil {
 		s.in.agents.resave(infos)
-		s.in.failure.note(s.in, err)
+		s.in.saving.note(err)
 		s.pausing = s.in.opts.Now().Add(saveFailed)
 		return
 	}
-	s.in.failure.over(s.in)
+	s.in.saving.over()
 }
 
 // unsaved returns the agents that changed, or all that were heard, since they

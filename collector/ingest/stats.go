@@ -101,9 +101,9 @@ func (i *Ingest) Stats() Stats {
 	i.events.mu.Lock()
 	st.EventsDropped = i.events.dropped
 	i.events.mu.Unlock()
-	i.failure.mu.Lock()
-	st.JournalError, st.JournalSince = i.failure.err, i.failure.since
-	i.failure.mu.Unlock()
+	if st.JournalError, st.JournalSince = i.storing.state(); st.JournalError == "" {
+		st.JournalError, st.JournalSince = i.saving.state()
+	}
 	for _, l := range i.links {
 		st.Brokers = append(st.Brokers, l.stats())
 	}
