@@ -66,7 +66,7 @@ func readPlatforms(path string) ([]platform, error) {
 			continue
 		}
 		if len(words) < 4 {
-			return nil, fmt.Errorf("%s: %q: want GOOS GOARCH VARIANT PROGRAM...", path, s.Text())
+			return nil, fmt.Errorf("%s: %q: want GOOS GOARCH VARIANT and programs", path, s.Text())
 		}
 		all = append(all, platform{words[0], words[1], words[2], words[3:]})
 	}
