@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"swarming/collector/journal"
+	"swarming/shared/wire"
+)
+
+// statistics are what the table shows, read from the collector's journal.
+type statistics struct {
+	agents  []wire.AgentName
+	targets []wire.TargetID
+	after   int64 // the last row read; for one goroutine at a time
+
+	mu      sync.Mutex
+	count   int
+	answers map[wire.AgentName]int
+	cells   map[cellKey]*cell
+}
+
+type cellKey struct {
+	agent  wire.AgentName
+	target wire.TargetID
+}
+
+// A cell is what one agent measured of one target lately.
+type cell struct {
+	recent []wire.Result // at most keepRecent
+	seen   time.Time
+}
+
+const keepRecent = 10
+
+func newStatistics(agents []wire.AgentName, targets []demoTarget) *statistics {
+	s := &statistics{agents: agents, answers: map[wire.AgentName]int{}, cells: map[cellKey]*cell{}}
+	for _, t := range targets {
+		s.targets = append(s.targets, t.id)
+	}
+	return s
+}
+
+// follow reads results as the journal gets them, until ctx ends.
+func (s *statistics) follow(ctx context.Context, dir string) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_ = s.readAll(ctx, dir) // the journal may not be there yet
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// readAll reads what the journal got since the last call.
+func (s *statistics) readAll(ctx context.Context, dir string) error {
+	j, err := journal.OpenReadOnly(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	for {
+		rows, err := j.ResultsAfter(ctx, s.after, 1000)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		for _, row := range rows {
+			s.after = row.ID
+			s.add(row.Result, row.Received)
+		}
+	}
+}
+
+func (s *statistics) add(r wire.Result, received time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count++
+	if r.Recv > 0 {
+		s.answers[r.Agent]++
+	}
+	key := cellKey{r.Agent, r.Target}
+	c := s.cells[key]
+	if c == nil {
+		c = &cell{}
+		s.cells[key] = c
+	}
+	c.recent = append(c.recent, r)
+	if len(c.recent) > keepRecent {
+		c.recent = c.recent[1:]
+	}
+	c.seen = received
+}
+
+func (s *statistics) stored() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// silent returns the agents of which no answer is stored.
+func (s *statistics) silent() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, a := range s.agents {
+		if s.answers[a] == 0 {
+			out = append(out, string(a))
+		}
+	}
+	return out
+}
+
+// table has a row for each target and a column for each agent: loss, median
+// and how long ago.
+func (s *statistics) table() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	head := fmt.Sprintf("%-14s", "")
+	for _, a := range s.agents {
+		head += fmt.Sprintf("  %-30s", a)
+	}
+	sub := fmt.Sprintf("%-14s", "")
+	for range s.agents {
+		sub += fmt.Sprintf("  %-30s", fmt.Sprintf("%6s %11s %10s", "loss", "median", "last seen"))
+	}
+	out := []string{head, sub}
+	for _, t := range s.targets {
+		row := fmt.Sprintf("%-14s", t)
+		for _, a := range s.agents {
+			row += fmt.Sprintf("  %-30s", s.cells[cellKey{a, t}].String())
+		}
+		out = append(out, strings.TrimRight(row, " "))
+	}
+	return out
+}
+
+func (c *cell) String() string {
+	if c == nil {
+		return fmt.Sprintf("%6s %11s %10s", "", "…", "")
+	}
+	var rtts []float64
+	var sent, recv int
+	for _, r := range c.recent {
+		sent, recv = sent+r.Sent, recv+r.Recv
+		for _, ms := range r.RTTs {
+			if ms > 0 {
+				rtts = append(rtts, ms)
+			}
+		}
+	}
+	ago := fmt.Sprintf("%.0f s ago", time.Since(c.seen).Seconds())
+	last := c.recent[len(c.recent)-1]
+	switch {
+	case sent == 0:
+		return fmt.Sprintf("%6s %11s %10s", "-", last.Cause, ago)
+	case len(rtts) == 0:
+		return fmt.Sprintf("%5.0f%% %11s %10s", 100.0, last.Cause, ago)
+	}
+	slices.Sort(rtts)
+	return fmt.Sprintf("%5.1f%% %8.3f ms %10s", 100*float64(sent-recv)/float64(sent), rtts[len(rtts)/2], ago)
+}
