@@ -318,7 +318,7 @@ func (e *Engine) finish(r *round) {
 		delete(e.table, uint16(p.n))
 		p.conn.release()
 	}
-	if o.Sent > 0 && !o.Answered() {
+	if o.Sent > 0 && o.Cause == wire.CauseTimeout && !o.Answered() {
 		e.link(r.Addr).unanswered(e.now.mono, r.Addr)
 	}
 	e.mu.Lock()

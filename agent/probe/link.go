@@ -132,7 +132,7 @@ func (l *link) broke(now time.Duration, c *conn, err error) {
 // answered hears that a reply came: replies do get through.
 func (l *link) answered() { l.silent = l.silent[:0] }
 
-// unanswered hears of a round whose requests all stayed without a reply.
+// unanswered hears of a round that met with nothing but silence.
 func (l *link) unanswered(now time.Duration, addr netip.Addr) {
 	if len(l.silent) < silentAddrs && !slices.Contains(l.silent, addr) {
 		l.silent = append(l.silent, addr)
