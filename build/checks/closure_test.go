@@ -38,9 +38,8 @@ var notInAgent = map[string]string{
 
 // notInCollector likewise.
 var notInCollector = map[string]string{
-	"github.com/mochi-mqtt":                           "a broker is for tests and the demo",
-	"github.com/rogpeppe":                             "for tests",
-	"github.com/elastic/go-elasticsearch/v8/typedapi": "the typed client adds 12 MB",
+	"github.com/mochi-mqtt":       "a broker is for tests and the demo",
+	"github.com/rogpeppe":         "for tests",
 	"testing":                     "for tests; registers flags in every program",
 	"net/http/pprof":              "registers handlers on the default mux",
 	"golang.org/x/net/icmp":       "measuring is the agents' work",
