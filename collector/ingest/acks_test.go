@@ -26,6 +26,9 @@ func TestAcksFitTheirLimits(t *testing.T) {
 			add(boot+2, wire.MaxSeq-3*n)
 		}
 	}
+	for boot := range 100 {
+		add(boot+200, 1)
+	}
 	now := time.Unix(1e9, 0)
 	for round := 0; a.seqs > 0 && round < 200; round++ {
 		sent := 0

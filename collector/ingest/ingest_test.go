@@ -301,15 +301,49 @@ func TestReconnects(t *testing.T) {
 	})
 }
 
-// The first attempt after a loss comes within a second.
+// The first attempt after a loss comes within a second, but a broker that ends
+// every connection at once is not dialled once a second.
 func TestFirstRetryIsQuick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, 1, nil)
+		for range 100 {
+			if r.in.Stats().Brokers[0].Connected {
+				r.brokers[0].cut()
+			}
+			after(time.Second)
+		}
+		if n := r.brokers[0].dials; n > 30 {
+			t.Errorf("%d dials in 100 s", n)
+		}
+		for range 5 {
+			after(time.Minute)
+			before := r.brokers[0].dials
+			r.brokers[0].cut()
+			after(time.Second)
+			if n := r.brokers[0].dials - before; n != 1 {
+				t.Errorf("%d dials in the second after the loss, want 1", n)
+			}
+		}
+	})
+}
+
+// At the end nothing is acknowledged that the journal did not take.
+func TestStopWhileJournalFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, 1, func(o *Options) {
+			o.Journal.(*fakeJournal).onAppend = func() error { return journal.ErrNoSpace }
+		})
+		for seq := range uint64(2500) {
+			r.brokers[0].result(sample("a1", seq+1))
+		}
 		after(time.Minute)
-		r.brokers[0].cut()
-		after(time.Second)
-		if r.brokers[0].dials != 2 {
-			t.Errorf("%d dials a second after the loss, want 2", r.brokers[0].dials)
+		before := time.Now()
+		r.stop()
+		if took := time.Since(before); took > grace+2*time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		if got := r.brokers[0].acked(t); len(got) != 0 {
+			t.Errorf("%d results acknowledged that are not stored", len(got))
 		}
 	})
 }

@@ -41,7 +41,10 @@ func TestAgentsAreKnown(t *testing.T) {
 		}
 		saves := r.journal.saved()
 		for n := range uint64(10) {
-			after(time.Minute)
+			for seq := range uint64(12) {
+				r.brokers[0].result(sample("a1", 12*n+seq+2))
+				after(5 * time.Second)
+			}
 			r.beat("b1", 3, n+2)
 		}
 		if more := r.journal.saved() - saves; more < 9 || more > 11 {
@@ -80,10 +83,12 @@ func TestLiveEvents(t *testing.T) {
 func TestRestartIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, 1, func(o *Options) {
-			o.Journal.(*fakeJournal).known = []journal.AgentInfo{{Name: "a1", Boot: "b1", Seen: time.Now().Add(-time.Hour)}}
+			o.Journal.(*fakeJournal).known = []journal.AgentInfo{
+				{Name: "a1", Boot: "b1", Seen: time.Now().Add(-time.Hour)}, {Name: "a2", Boot: "b2", Seen: time.Now().Add(-time.Minute)},
+			}
 		})
-		if st := r.in.Stats(); len(st.Agents) != 1 || st.LiveAgents != 0 {
-			t.Errorf("%d agents known, %d alive: want 1 and 0", len(st.Agents), st.LiveAgents)
+		if st := r.in.Stats(); len(st.Agents) != 2 || st.LiveAgents != 0 {
+			t.Errorf("%d agents known, %d alive: want 2 and 0", len(st.Agents), st.LiveAgents)
 		}
 		r.beat("b1", 1, 1)
 		after(time.Second)
@@ -162,6 +167,18 @@ func TestTwins(t *testing.T) {
 		}
 		if r.in.Stats().Agents[0].Twins {
 			t.Error("twins are still shown after one has gone")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, 1, nil)
+		for range 5 { // a machine with two systems, started in turn
+			for _, boot := range []wire.Boot{"b1", "b2"} {
+				r.beat(boot, 1, 1)
+				after(4 * time.Minute)
+			}
+		}
+		if r.lines("two agents") > 0 {
+			t.Error("boots minutes apart are taken for twins")
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {

@@ -204,10 +204,10 @@ func (s *spread) tick(now time.Time) {
 		s.adopt(now, s.wish)
 		s.wish = nil
 	}
-	if s.held != nil {
+	if s.held != nil { // a broker has shown a rev, or somebody made one
 		s.stored = nil
 	}
-	if s.stored != nil && s.change == nil && s.highest == 0 && !now.Before(s.stored.due) {
+	if s.stored != nil && s.change == nil && !now.Before(s.stored.due) {
 		s.adopt(now, s.stored)
 		s.stored = nil
 	}

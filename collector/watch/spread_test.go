@@ -183,6 +183,66 @@ func TestRestores(t *testing.T) {
 	}
 }
 
+// A forged rev is not followed, and not spread.
+func TestForgedListIsNotFollowed(t *testing.T) {
+	s := newStand(t, 2)
+	s.subscribed(s.now, 0)
+	s.subscribed(s.now, 1)
+	s.message(s.now, 0, ranked(1000, "other", "x"), true)
+	s.message(s.now, 1, ranked(1000, "other", "x"), true)
+	s.message(s.now, 0, ranked(s.ms()+horizon.Milliseconds()+1000, "mallory", "y"), false)
+	s.pass(time.Second)
+	s.want("0 1000 other x")
+	if s.held.rev != 1000 || !strings.Contains(s.log.String(), "by=mallory") {
+		t.Errorf("holds rev %d; log:\n%s", s.held.rev, s.log)
+	}
+	s.message(s.now, 0, ranked(s.ms()+horizon.Milliseconds()-1000, "early", "z"), false) // within bounds
+	s.want(fmt.Sprintf("1 %d early z", s.ms()+horizon.Milliseconds()-1000))
+}
+
+// Of two lists with one rev all collectors prefer the same.
+func TestOneRevTwoContents(t *testing.T) {
+	a, b := names("a"), names("b")
+	if a.ContentHash() > b.ContentHash() {
+		a, b = b, a
+	}
+	for _, c := range []struct {
+		own, other wire.Watch
+		silent     bool
+	}{{a, b, true}, {b, a, false}} {
+		s := newStand(t, 1)
+		s.subscribed(s.now, 0)
+		s.message(s.now, 0, ranked(1000, "me", ids(c.own)), true)
+		s.file(s.now, c.own)
+		s.message(s.now, 0, ranked(1000, "other", ids(c.other)), false)
+		s.pass(time.Second)
+		if got := s.rival != nil; got != c.silent {
+			t.Errorf("own %s, other %s: silent %v, want %v", ids(c.own), ids(c.other), got, c.silent)
+		}
+		if c.silent {
+			s.want()
+		} else {
+			s.want("0 1000 me " + ids(c.own))
+		}
+	}
+}
+
+// A clock that is not set does not make today's revs look forged, nor own ones
+// look old.
+func TestClockIsNotSet(t *testing.T) {
+	s := newStand(t, 1)
+	s.floor = s.now.Add(-30 * 24 * time.Hour)
+	s.wall = func(now time.Time) int64 { return now.UnixMilli() - s.ms() } // 1970
+	other := s.ms()
+	s.subscribed(s.now, 0)
+	s.message(s.now, 0, ranked(other, "other", "x"), true)
+	s.file(s.now, names("y"))
+	s.want(fmt.Sprintf("0 %d me y", other+1))
+	s.message(s.now, 0, ranked(other+2, "other", "x"), false)
+	s.pass(time.Minute)
+	s.want()
+}
+
 // A list of a newer version is left alone until the own content changes.
 func TestNewerVersionIsLeftAlone(t *testing.T) {
 	s := inForce(t)
