@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -33,7 +34,7 @@ func Ranges(seqs []uint64) []Range {
 	slices.Sort(seqs)
 	var out []Range
 	for _, s := range seqs {
-		if n := len(out); n > 0 && s <= out[n-1][1]+1 {
+		if n := len(out); n > 0 && s-out[n-1][1] <= 1 {
 			out[n-1][1] = s
 			continue
 		}
@@ -79,11 +80,13 @@ func DecodeAck(payload []byte) (Ack, error) {
 
 // encode marshals one of this package's own types, none of which can fail.
 func encode(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // it would make '<' six times as long
+	if err := e.Encode(v); err != nil {
 		panic(fmt.Sprintf("wire: encode %T: %v", v, err))
 	}
-	return b
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 func firstError(errs ...error) error {

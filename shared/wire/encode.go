@@ -56,8 +56,18 @@ func (r *Result) Append(b []byte) []byte {
 	return append(b, '}')
 }
 
-// AppendTime appends t in [TimeLayout].
-func AppendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, TimeLayout) }
+// AppendTime appends t in [TimeLayout]. A time that has no place in it, outside
+// the years 1 to 9999, becomes the zero time.
+func AppendTime(b []byte, t time.Time) []byte { return millis(t).AppendFormat(b, TimeLayout) }
+
+// millis returns t as it is written.
+func millis(t time.Time) time.Time {
+	t = t.UTC().Truncate(time.Millisecond)
+	if y := t.Year(); y < 1 || y > 9999 {
+		return time.Time{}
+	}
+	return t
+}
 
 func appendOptional(b []byte, field string, f *float64) []byte {
 	if f == nil {

@@ -23,15 +23,16 @@ const (
 	ReasonRange   Reason = "range"   // a number or a list is outside its limits
 )
 
-// An Error is why a payload was refused. Its text quotes the input, bounded to
-// a line, and says what was expected.
+// An Error is why a payload was refused. Its text quotes the input and says what
+// was expected; it is one line of printable UTF-8 of at most 400 bytes, whatever
+// the payload, fit for a log.
 type Error struct {
 	Reason Reason
 	Kind   string // what was being read: "result", "watch list", "ack", …
 	Err    error
 }
 
-func (e *Error) Error() string { return "read " + e.Kind + ": " + e.Err.Error() }
+func (e *Error) Error() string { return clipTo("read "+e.Kind+": "+e.Err.Error(), maxError) }
 
 // Unwrap returns the underlying error.
 func (e *Error) Unwrap() error { return e.Err }
@@ -44,6 +45,8 @@ func ReasonOf(err error) Reason {
 	}
 	return ReasonSyntax
 }
+
+const maxError = 400
 
 func refuse(reason Reason, kind, format string, args ...any) *Error {
 	return &Error{Reason: reason, Kind: kind, Err: fmt.Errorf(format, args...)}
@@ -73,7 +76,10 @@ func unmarshal(kind string, payload []byte, limit int, v any) error {
 }
 
 func checkVersion(kind string, v int) error {
-	if v < 0 || v > Version {
+	if v < 0 {
+		return refuse(ReasonRange, kind, "version %d: want 0 to %d", v, Version)
+	}
+	if v > Version {
 		return refuse(ReasonVersion, kind, "version %d: this program knows versions up to %d; a newer one is needed", v, Version)
 	}
 	return nil

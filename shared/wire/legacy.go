@@ -44,20 +44,22 @@ func DecodeLegacy(topic string, payload []byte) (Result, error) {
 	if len(parts) < 3 {
 		return Result{}, refuse(ReasonSyntax, kind, "%.80q has no statistics", clip(payload))
 	}
-	if err := r.setLegacyStats(parts[2]); err != nil {
+	var stats legacyStats
+	if err := json.Unmarshal(parts[2], &stats); err != nil {
+		return Result{}, refuse(ReasonSyntax, kind, "%.80q: %w", clip(parts[2]), err)
+	}
+	if err := r.setLegacyStats(stats); err != nil {
 		return Result{}, &Error{Reason: ReasonRange, Kind: kind, Err: err}
 	}
 	return r, nil
 }
 
-func (r *Result) setLegacyStats(b json.RawMessage) error {
-	var stats struct {
-		Loss      *float64   `json:"loss"`
-		RoundTrip []*float64 `json:"Round trip"`
-	}
-	if err := json.Unmarshal(b, &stats); err != nil {
-		return err
-	}
+type legacyStats struct {
+	Loss      *float64   `json:"loss"`
+	RoundTrip []*float64 `json:"Round trip"`
+}
+
+func (r *Result) setLegacyStats(stats legacyStats) error {
 	if stats.Loss != nil && !(*stats.Loss >= 0 && *stats.Loss <= 100) {
 		return fmt.Errorf("loss %g: want 0 to 100", *stats.Loss)
 	}

@@ -15,6 +15,7 @@ const (
 	MaxLabel    = 64       // bytes of a label's key, and of its value
 	MaxRefusals = 10       // refused targets named in one heartbeat
 	maxText     = 200      // bytes of version, os, arch and of a refusal's reason
+	maxStretch  = 1e9
 )
 
 // A LiveAgent is an agent's heartbeat, published when it connects and every minute.
@@ -67,10 +68,13 @@ type LiveCollector struct {
 // Encode returns l as one JSON value, its time in ms. More refusals or longer
 // texts than the limits allow are cut.
 func (l LiveAgent) Encode() []byte {
-	l.V, l.At = Version, l.At.UTC().Truncate(time.Millisecond)
+	l.V, l.At = Version, millis(l.At)
+	if !(l.Stretch >= 0 && l.Stretch <= maxStretch) {
+		l.Stretch = maxStretch
+	}
 	l.Refusals = append([]Refusal(nil), l.Refusals[:min(len(l.Refusals), MaxRefusals)]...)
 	for i, r := range l.Refusals {
-		l.Refusals[i].Reason = clipText(r.Reason)
+		l.Refusals[i] = Refusal{TargetID(clipText(string(r.Target))), clipText(r.Reason)}
 	}
 	l.Version, l.OS, l.Arch, l.Problem = clipText(l.Version), clipText(l.OS), clipText(l.Arch), clipText(l.Problem)
 	return encode(l)
@@ -78,7 +82,7 @@ func (l LiveAgent) Encode() []byte {
 
 // Encode returns l as one JSON value, its time in ms.
 func (l LiveCollector) Encode() []byte {
-	l.V, l.At = Version, l.At.UTC().Truncate(time.Millisecond)
+	l.V, l.At = Version, millis(l.At)
 	return encode(l)
 }
 
@@ -102,8 +106,10 @@ func DecodeLiveAgent(payload []byte) (LiveAgent, error) {
 		err = fmt.Errorf("a counter is above %d", uint64(MaxSeq))
 	case l.Uptime < 0 || l.Targets < 0 || l.Pending < 0:
 		err = fmt.Errorf("uptime %d, targets %d or pending %d is negative", l.Uptime, l.Targets, l.Pending)
-	case !(l.Stretch >= 0 && l.Stretch <= 1e9):
-		err = fmt.Errorf("stretch %g: want 0 to 1e9", l.Stretch)
+	case l.Rev < 0 || l.Rev > MaxSeq:
+		err = fmt.Errorf("rev %d: want 0 to %d", l.Rev, uint64(MaxSeq))
+	case !(l.Stretch >= 0 && l.Stretch <= maxStretch):
+		err = fmt.Errorf("stretch %g: want 0 to %g", l.Stretch, maxStretch)
 	case len(l.Refusals) > MaxRefusals:
 		err = fmt.Errorf("%d refusals: want at most %d", len(l.Refusals), MaxRefusals)
 	}
@@ -115,6 +121,7 @@ func DecodeLiveAgent(payload []byte) (LiveAgent, error) {
 			return LiveAgent{}, &Error{Reason: ReasonName, Kind: kind, Err: err}
 		}
 	}
+	l.At = millis(l.At)
 	return l, nil
 }
 
@@ -131,9 +138,10 @@ func DecodeLiveCollector(payload []byte) (LiveCollector, error) {
 	if err := firstError(CheckName(string(l.Name)), checkBoot(l.Boot)); err != nil {
 		return LiveCollector{}, &Error{Reason: ReasonName, Kind: kind, Err: err}
 	}
-	if l.Agents != nil && *l.Agents < 0 || l.Rev < 0 || l.N > MaxSeq {
+	if l.Agents != nil && *l.Agents < 0 || l.Rev < 0 || l.Rev > MaxSeq || l.N > MaxSeq {
 		return LiveCollector{}, refuse(ReasonRange, kind, "agents, rev or n is out of range")
 	}
+	l.At = millis(l.At)
 	return l, nil
 }
 
@@ -166,7 +174,10 @@ func printable(s string) bool {
 }
 
 // clipText makes s pass checkText.
-func clipText(s string) string {
+func clipText(s string) string { return clipTo(s, maxText) }
+
+// clipTo makes s one line of at most n bytes of printable UTF-8.
+func clipTo(s string, n int) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
@@ -174,8 +185,8 @@ func clipText(s string) string {
 		}
 		return c
 	}, s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "")
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "")
 	}
 	return s
 }

@@ -34,7 +34,8 @@ type TargetID string
 type Boot string
 
 // CheckName reports why s cannot name an agent, a collector or a target: it
-// must be 1 to [MaxName] bytes of printable UTF-8 without space, '/', '+' or '#'.
+// must be 1 to [MaxName] bytes of printable UTF-8 without space, '/', '+' or '#',
+// and without U+FFFD, which encoding/json puts where bytes are not UTF-8.
 // The error quotes s.
 func CheckName(s string) error {
 	switch {
@@ -46,7 +47,7 @@ func CheckName(s string) error {
 		return fmt.Errorf("name %q is not UTF-8", s)
 	}
 	for _, c := range s {
-		if c == '/' || c == '+' || c == '#' || c == ' ' || !unicode.IsPrint(c) {
+		if c == '/' || c == '+' || c == '#' || c == ' ' || c == utf8.RuneError || !unicode.IsPrint(c) {
 			return fmt.Errorf("name %q has %q: want printable characters without space, '/', '+' and '#'", s, c)
 		}
 	}

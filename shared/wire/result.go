@@ -133,14 +133,19 @@ func (r *Result) Summarise() {
 // acknowledged, or its agent would send it for ever.
 func DecodeResult(payload []byte) (Result, error) {
 	var r Result
-	err := unmarshal("result", payload, MaxResult, &r)
+	var err error
+	if len(payload) > MaxResult || !r.scan(payload) {
+		r = Result{}
+		err = unmarshal("result", payload, MaxResult, &r)
+	}
 	if err == nil {
 		err = r.check()
 	}
-	if err == nil {
-		return r, nil
+	if err != nil {
+		return identityOf(payload), err
 	}
-	return identityOf(payload), err
+	r.At = millis(r.At)
+	return r, nil
 }
 
 // identityOf reads what it can of a refused payload's identity.
@@ -180,8 +185,8 @@ func (r *Result) checkNumbers() error {
 	switch {
 	case r.Seq < 1 || r.Seq > MaxSeq:
 		return fmt.Errorf("seq %d: want 1 to %d", r.Seq, uint64(MaxSeq))
-	case r.At.IsZero():
-		return errors.New("at is missing: want the time the round began")
+	case millis(r.At).IsZero():
+		return errors.New("at is missing or far out: want the time the round began, in the years 1 to 9999")
 	case r.Sent < 0 || r.Sent > MaxPackets:
 		return fmt.Errorf("sent %d: want 0 to %d", r.Sent, MaxPackets)
 	case r.Recv < 0 || r.Recv > r.Sent:

@@ -63,18 +63,17 @@ const (
 	FamilyBoth Family = "both" // two results a round
 )
 
-// A Duration is written "60s", as time.Duration prints, and read like that or
+// A Duration is written as time.Duration prints, "1m0s", and read like that or
 // as a number of seconds. It is never negative and at most a week.
 type Duration time.Duration
 
 const maxDuration = 7 * 24 * time.Hour
 
-// MarshalText writes d as "60s".
+// MarshalText writes d as "1m0s".
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
 // UnmarshalJSON reads "1m30s" or a number of seconds.
 func (d *Duration) UnmarshalJSON(b []byte) error {
-	var v time.Duration
 	if len(b) > 0 && b[0] == '"' {
 		var s string
 		if err := json.Unmarshal(b, &s); err != nil {
@@ -89,8 +88,7 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	if !(secs >= 0 && secs <= maxDuration.Seconds()) {
 		return fmt.Errorf("duration %g s: want 0 to %v", secs, maxDuration)
 	}
-	v = time.Duration(secs * float64(time.Second))
-	*d = Duration(v)
+	*d = Duration(secs * float64(time.Second))
 	return nil
 }
 
@@ -110,14 +108,15 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // DecodeWatch reads a watch list: a JSON object, or host names separated by
 // white space. ok is false for an empty or blank payload, which is no list; a
 // list without targets means stop. Entries with a mistake are left out and
-// named in Refused, but a list of nothing but mistakes is an error: rubbish
-// never stops the swarm.
+// named in Refused, but a list of nothing but mistakes is an error, and so is
+// markup or a binary file, some words of which could be names: rubbish never
+// stops the swarm.
 func DecodeWatch(payload []byte) (w Watch, ok bool, err error) {
 	const kind = "watch list"
 	if len(payload) > MaxWatch {
 		return Watch{}, false, refuse(ReasonSize, kind, "%d bytes: want at most %d", len(payload), MaxWatch)
 	}
-	payload = bytes.TrimSpace(payload)
+	payload = bytes.TrimSpace(bytes.TrimPrefix(payload, []byte("\ufeff"))) // some editors begin with that mark
 	switch {
 	case len(payload) == 0:
 		return Watch{}, false, nil
@@ -163,7 +162,9 @@ func decodeWatchJSON(kind string, payload []byte) (Watch, error) {
 	w := Watch{V: Version, Rev: raw.Rev, By: raw.By, Targets: make([]Target, 0, len(*raw.Targets))}
 	for i, b := range *raw.Targets {
 		var t Target
-		if err := json.Unmarshal(b, &t); err != nil {
+		if b[0] != '{' {
+			w.refuse(TargetID(fmt.Sprintf("targets[%d]", i)), fmt.Errorf("%.60q: want an object like {\"target\":\"example.com\"}", clip(b)))
+		} else if err := json.Unmarshal(b, &t); err != nil {
 			w.refuse(cmp.Or(t.Target, TargetID(fmt.Sprintf("targets[%d]", i))), fmt.Errorf("%.60q: %w", clip(b), err))
 		} else if err := t.Check(); err != nil {
 			w.refuse(t.Target, err)
@@ -176,6 +177,9 @@ func decodeWatchJSON(kind string, payload []byte) (Watch, error) {
 
 func decodeWatchPlain(kind string, payload []byte) (Watch, error) {
 	words := strings.Fields(string(payload))
+	if payload[0] == '<' || !printable(strings.Join(words, "")) {
+		return Watch{}, refuse(ReasonSyntax, kind, "%.80q: want a JSON object, or host names separated by white space", clip(payload))
+	}
 	if len(words) > MaxTargets {
 		return Watch{}, refuse(ReasonRange, kind, "%d targets: want at most %d", len(words), MaxTargets)
 	}
@@ -256,14 +260,4 @@ func (w Watch) ContentHash() string {
 	}
 	sum := sha256.Sum256(c.Encode())
 	return hex.EncodeToString(sum[:16])
-}
-
-func cmpOr[T comparable](vals ...T) T {
-	var zero T
-	for _, v := range vals {
-		if v != zero {
-			return v
-		}
-	}
-	return zero
 }
