@@ -220,6 +220,7 @@ func freePort(t *testing.T) int {
 // A collectorProcess is a running swarming-collector and where to find it.
 type collectorProcess struct {
 	*process
+	t      *testing.T
 	data   string
 	listen string
 	args   []string
@@ -228,16 +229,17 @@ type collectorProcess struct {
 // startCollector starts a collector with a journal of its own.
 func startCollector(t *testing.T, args ...string) *collectorProcess {
 	t.Helper()
-	c := &collectorProcess{data: t.TempDir(), listen: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	c := &collectorProcess{t: t, data: t.TempDir(), listen: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	c.args = append([]string{"--data", c.data, "--listen", c.listen}, args...)
-	c.process = start(t, "swarming-collector", c.args...)
+	c.again()
 	return c
 }
 
-// again starts it anew after it ended, on the same journal.
+// again starts it, anew after it ended, on the same journal.
 func (c *collectorProcess) again() {
 	c.t.Helper()
 	c.process = start(c.t, "swarming-collector", c.args...)
+	c.await("collector starts") // its journal is open
 }
 
 // A row is one line of `swarming-collector results --json`.

@@ -51,7 +51,10 @@ func TestWrongUsage(t *testing.T) {
 			if stdout != "" {
 				t.Errorf("stdout: %q", stdout)
 			}
-			for _, want := range append(tt.want, "\nhint: ") {
+			if !strings.Contains(stderr, "\nhint: ") && !strings.Contains(stderr, ": want ") {
+				t.Errorf("stderr says neither what was expected nor what to try:\n%s", stderr)
+			}
+			for _, want := range tt.want {
 				if !strings.Contains(stderr, want) {
 					t.Errorf("stderr lacks %q:\n%s", want, stderr)
 				}
