@@ -25,7 +25,10 @@ type Embedded struct {
 func StartEmbedded(o Options) (*Embedded, error) {
 	e := &Embedded{port: o.Port}
 	if o.Port != 0 {
-		return e, e.start()
+		if err := e.start(); err != nil {
+			return nil, err
+		}
+		return e, nil
 	}
 	var err error
 	for range 5 {

@@ -60,7 +60,7 @@ func StartMosquitto(ctx context.Context, o Options) (*Mosquitto, error) {
 		return nil, err
 	}
 	m := &Mosquitto{options: o, program: program, dir: o.Dir, log: logBuffer{also: o.Log}}
-	if m.dir == "" {
+	if m.dir == "" && !m.plain() {
 		if m.dir, err = os.MkdirTemp("", "mosquitto-"); err != nil {
 			return nil, fmt.Errorf("start mosquitto: %w", err)
 		}
@@ -121,7 +121,7 @@ func (m *Mosquitto) start(ctx context.Context) error {
 	from := m.log.len()
 	cmd := exec.Command(m.program, args...)
 	cmd.Stdout, cmd.Stderr = &m.log, &m.log
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = attributes(m.plain())
 	exited := make(chan struct{})
 	started := make(chan error)
 	go func() {
@@ -282,10 +282,15 @@ func (m *Mosquitto) Close() {
 	}
 }
 
+// plain tells whether it runs without a configuration file.
+func (m *Mosquitto) plain() bool {
+	return m.options.Config == "" && !m.options.TLS && !m.options.Persistence
+}
+
 // arguments writes the configuration file, if there is to be one.
 func (m *Mosquitto) arguments() ([]string, error) {
 	o := m.options
-	if o.Config == "" && !o.TLS && !o.Persistence {
+	if m.plain() {
 		return []string{"-p", strconv.Itoa(m.port)}, nil
 	}
 	var b bytes.Buffer

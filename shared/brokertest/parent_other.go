@@ -4,5 +4,5 @@ package brokertest
 
 import "syscall"
 
-// dieWithParent: there is no such thing here; Close ends the child.
-func dieWithParent() *syscall.SysProcAttr { return nil }
+// attributes: nothing kills a child with its parent here; Close ends it.
+func attributes(bool) *syscall.SysProcAttr { return nil }
