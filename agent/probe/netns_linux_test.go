@@ -15,13 +15,13 @@ import (
 
 // A netns is a network namespace of its own for the duration of a test.
 type netns struct {
-	t    *testing.T
+	t    testing.TB
 	file *os.File
 }
 
 // newNetns makes a network namespace with nothing in it but a loopback that
 // is up. Without the rights to do so the test is skipped; in CI it fails.
-func newNetns(t *testing.T) *netns {
+func newNetns(t testing.TB) *netns {
 	t.Helper()
 	n := &netns{t: t}
 	var err error
@@ -39,7 +39,7 @@ func newNetns(t *testing.T) *netns {
 }
 
 // needs skips the test on a stranger's machine.
-func needs(t *testing.T, what string) {
+func needs(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("needs %s", what)
@@ -152,7 +152,7 @@ func (n *netns) engine() *Engine {
 // fd0d:: goes round in circles.
 type lab struct{ agent, router, host *netns }
 
-func newLab(t *testing.T) lab {
+func newLab(t testing.TB) lab {
 	t.Helper()
 	l := lab{newNetns(t), newNetns(t), newNetns(t)}
 	for _, n := range []*netns{l.agent, l.router, l.host} {
