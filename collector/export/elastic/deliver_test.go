@@ -226,6 +226,49 @@ func TestTooLongIsHalved(t *testing.T) {
 	}
 }
 
+// Once a request was too long, later batches are not even tried at that length.
+func TestTooLongIsRemembered(t *testing.T) {
+	const limit = 40_000
+	f, m := newFake(t), newMemory()
+	var refused atomic.Int32
+	f.before = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		if len(body) <= limit {
+			return false
+		}
+		refused.Add(1)
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		return true
+	}
+	m.add(2000)
+	f.up()
+	e, _ := start(t, Options{URLs: []string{f.URL}, Source: m, BatchRows: 200})
+	exported(t, m, e)
+	// Ten batches of some 130 kB; at most three were read before the first was refused.
+	if n := refused.Load(); f.count() != 2000 || n == 0 || n > 8 {
+		t.Errorf("%d documents, %d requests refused: want 2000 and a few", f.count(), n)
+	}
+}
+
+// A node that has not the memory for a request of ours gets smaller ones: it
+// would refuse the same one for ever.
+func TestOverloadMeansSmallerRequests(t *testing.T) {
+	f, m := newFake(t), newMemory()
+	f.before = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		if r.URL.Path != "/_bulk" || len(body) <= 3000 {
+			return false
+		}
+		problem(w, 429, "es_rejected_execution_exception", "rejected execution of coordinating operation")
+		return true
+	}
+	m.add(100)
+	f.up()
+	e, _ := start(t, Options{URLs: []string{f.URL}, Source: m})
+	exported(t, m, e)
+	if s := e.Stats().Results; f.count() != 100 || s.Failures == 0 || s.Rejected != 0 {
+		t.Errorf("%d documents, %+v: want 100, after failures", f.count(), s)
+	}
+}
+
 // After a partial failure only what failed is sent again.
 func TestOnlyFailedDocumentsAreSentAgain(t *testing.T) {
 	f, m := newFake(t), newMemory()

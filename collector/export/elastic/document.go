@@ -21,7 +21,7 @@ const dayLayout = "2006.01.02"
 func appendResult(b []byte, index string, row *journal.Row, labels []byte) []byte {
 	r := &row.Result
 	b = appendAction(b, index, r.At)
-	b = appendResultID(b, r.ID())
+	b = appendString(b, resultID(r.ID()))
 	b = append(b, "}}\n"...)
 
 	b = appendHead(b, r.At)
@@ -88,18 +88,20 @@ func appendAction(b []byte, index string, at time.Time) []byte {
 	return append(b, `","_id":`...)
 }
 
-// appendResultID writes the id of a result's document: agent/boot/seq. It is at
-// most 146 bytes of the 512 that Elasticsearch allows, and no two identities
-// share one: a name has no slash, a number neither.
-func appendResultID(b []byte, id wire.ID) []byte {
-	return appendString(b, string(id.Agent)+"/"+string(id.Boot)+"/"+strconv.FormatUint(id.Seq, 10))
+// resultID returns the id of a result's document: agent/boot/seq. It is at most
+// 146 bytes of the 512 that Elasticsearch allows, and no two identities share
+// one: a name has no slash, a number neither.
+func resultID(id wire.ID) string {
+	return string(id.Agent) + "/" + string(id.Boot) + "/" + strconv.FormatUint(id.Seq, 10)
 }
 
-// appendEventID writes agent/boot/conn/kind. What a stranger reports without a
-// boot has no identity but its time.
+// appendEventID writes agent/boot/conn/kind/reason, the same whichever broker
+// and collector an event came through. What can happen more than once in the
+// life of a connection has its time in the id, too: an agent that is back after
+// a silence, and what a stranger reports without a boot.
 func appendEventID(b []byte, e *journal.Event, at time.Time) []byte {
-	id := string(e.Agent) + "/" + string(e.Boot) + "/" + strconv.FormatUint(e.Conn, 10) + "/" + e.Kind
-	if e.Boot == "" {
+	id := string(e.Agent) + "/" + string(e.Boot) + "/" + strconv.FormatUint(e.Conn, 10) + "/" + e.Kind + "/" + e.Reason
+	if e.Boot == "" || e.Kind == "live" && e.Reason == "back" {
 		id += "/" + strconv.FormatInt(at.UnixMilli(), 10)
 	}
 	return appendString(b, id)

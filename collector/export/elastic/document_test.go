@@ -40,7 +40,7 @@ func TestEventDocument(t *testing.T) {
 	e := journal.Event{At: day, Received: day.Add(time.Second), Kind: "rip", Agent: "garage-pi", Boot: "k3j9x2m1", Conn: 3, Reason: "bye",
 		Broker: "localhost:1883", Detail: json.RawMessage("{\n \"n\": 1 }")}
 	got := string(appendEvent(nil, "swarming-event-", &e, nil))
-	want := `{"create":{"_index":"swarming-event-2026.11.23","_id":"garage-pi/k3j9x2m1/3/rip"}}
+	want := `{"create":{"_index":"swarming-event-2026.11.23","_id":"garage-pi/k3j9x2m1/3/rip/bye"}}
 {"@timestamp":"2026-11-23T10:00:00.123Z","@version":"1","kind":"rip","agent":"garage-pi","boot":"k3j9x2m1","conn":3,"reason":"bye","detail":{ "n": 1 },"received":"2026-11-23T10:00:01.123Z","broker":"localhost:1883","message":"garage-pi said bye"}
 `
 	if got != want {
@@ -48,13 +48,30 @@ func TestEventDocument(t *testing.T) {
 	}
 }
 
-// Two rips of an agent that tells nothing but its name are two events.
-func TestEventWithoutBoot(t *testing.T) {
-	e := journal.Event{Received: day, Kind: "rip", Agent: "a"}
-	first := string(appendEvent(nil, "x-", &e, nil))
-	e.Received = day.Add(time.Minute)
-	if second := string(appendEvent(nil, "x-", &e, nil)); id(t, first) == id(t, second) {
-		t.Errorf("both have the id %q", id(t, first))
+// What happened once is one document, whoever saw it and however often; what
+// happened twice is two.
+func TestEventID(t *testing.T) {
+	rip := journal.Event{Received: day, Kind: "rip", Agent: "a", Boot: "b", Conn: 1, Reason: "lost", Broker: "one:1883"}
+	nameless := journal.Event{Received: day, Kind: "rip", Agent: "a", Reason: "lost"}
+	back := journal.Event{At: day, Received: day, Kind: "live", Agent: "a", Boot: "b", Conn: 1, Reason: "back"}
+	change := func(e journal.Event, f func(*journal.Event)) journal.Event { f(&e); return e }
+	later := day.Add(time.Minute)
+	for _, tt := range []struct {
+		name   string
+		a, b   journal.Event
+		differ bool
+	}{
+		{"a rip seen on two brokers", rip, change(rip, func(e *journal.Event) { e.Received, e.Broker = later, "two:1883" }), false},
+		{"rips of two connections", rip, change(rip, func(e *journal.Event) { e.Conn = 2 }), true},
+		{"a rip and a heartbeat", rip, change(rip, func(e *journal.Event) { e.Kind = "live" }), true},
+		{"two rips that tell nothing but a name", nameless, change(nameless, func(e *journal.Event) { e.Received = later }), true},
+		{"a return seen by two collectors", back, change(back, func(e *journal.Event) { e.Received = later }), false},
+		{"two returns", back, change(back, func(e *journal.Event) { e.At = later }), true},
+	} {
+		a, b := id(t, string(appendEvent(nil, "x-", &tt.a, nil))), id(t, string(appendEvent(nil, "x-", &tt.b, nil)))
+		if (a != b) != tt.differ {
+			t.Errorf("%s: ids %q and %q", tt.name, a, b)
+		}
 	}
 }
 

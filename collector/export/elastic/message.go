@@ -47,16 +47,18 @@ func resultMessage(r *wire.Result) string {
 
 // eventMessage says in one line what an event says.
 func eventMessage(e *journal.Event) string {
-	agent := string(e.Agent)
-	switch {
-	case e.Kind == "rip" && e.Reason == string(wire.RipBye):
-		return agent + " said bye"
-	case e.Kind == "rip":
-		return agent + " was lost"
-	case e.Kind == "live":
-		return agent + " is alive"
-	case e.Reason != "":
-		return agent + ": " + e.Kind + " (" + e.Reason + ")"
+	says := e.Kind + " (" + e.Reason + ")"
+	switch [2]string{e.Kind, e.Reason} {
+	case [2]string{"rip", string(wire.RipBye)}:
+		says = "said bye"
+	case [2]string{"rip", string(wire.RipLost)}:
+		says = "was lost"
+	case [2]string{"live", "first"}:
+		says = "is alive"
+	case [2]string{"live", "boot"}:
+		says = "started anew"
+	case [2]string{"live", "back"}:
+		says = "is back after a silence"
 	}
-	return agent + ": " + e.Kind
+	return string(e.Agent) + " " + says
 }
