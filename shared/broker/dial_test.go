@@ -47,7 +47,7 @@ func TestDialNothingThere(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	wantDialError(t, addr, broker.Options{}, broker.KindRefused, "allow_anonymous true")
+	wantDialError(t, addr, broker.Options{}, broker.KindRefused, "`mosquitto -p")
 	wantDialError(t, "mqtts://"+addr, broker.Options{}, broker.KindRefused, "is the broker running?")
 	wantDialError(t, "ws://"+addr, broker.Options{}, broker.KindRefused, "is the broker running?")
 }

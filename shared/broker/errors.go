@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -107,7 +108,7 @@ func classifyNetwork(a Address, err error) (Kind, string) {
 	case errors.Is(err, context.Canceled):
 		return KindCanceled, ""
 	case errors.Is(err, connRefused):
-		return KindRefused, fmt.Sprintf("nothing listens on %s: is the broker running? mosquitto listens on loopback only unless configured: add `listener %s` and `allow_anonymous true`", a.hostPort(), a.port)
+		return KindRefused, hintRefused(a)
 	case errors.Is(err, errNoAnswer):
 		return KindTimeout, fmt.Sprintf("%s accepts connections but says nothing: a broker that hangs, or no broker at all; is the port right?", a.hostPort())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), isNet && netErr.Timeout():
@@ -118,6 +119,13 @@ func classifyNetwork(a Address, err error) (Kind, string) {
 		return KindClosed, hintClosed(a)
 	}
 	return KindOther, ""
+}
+
+func hintRefused(a Address) string {
+	if ip, err := netip.ParseAddr(a.host); a.host == "localhost" || err == nil && ip.IsLoopback() {
+		return fmt.Sprintf("nothing listens on port %s of this machine: is the broker running? `mosquitto -p %s` starts one", a.port, a.port)
+	}
+	return fmt.Sprintf("nothing listens on %s: is the broker running? mosquitto listens on loopback only unless configured: add `listener %s` and `allow_anonymous true`", a.hostPort(), a.port)
 }
 
 func hintClosed(a Address) string {

@@ -37,7 +37,9 @@ type Subscription struct {
 	QoS    byte // 0 or 1
 }
 
-// A SubscribeError is a filter that the broker refused (SUBACK code 0x80).
+// A SubscribeError is a filter that the broker refused (SUBACK code 0x80). Not
+// every broker says so: mosquitto 2.0 grants what its acl_file denies, and then
+// delivers nothing.
 type SubscribeError struct{ Filter string }
 
 func (e *SubscribeError) Error() string {
