@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -48,13 +49,22 @@ func buildAndRun(m *testing.M) (int, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build programs: %w\n%s", err, out)
 	}
+	// The tests wait for brokers and intervals far more than they compute.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		return 0, fmt.Errorf("run tests beside each other: %w", err)
+	}
 	return m.Run(), nil
 }
 
-func skipShort(t *testing.T) {
+// long marks a test that mostly waits: it is left out of short runs and runs
+// beside others.
+func long(t *testing.T) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("short")
 	}
+	t.Parallel()
 }
 
 // A process is a program that runs until the test stops it.

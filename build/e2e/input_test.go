@@ -10,7 +10,7 @@ import (
 
 // Wrong usage exits with 2, quotes what was wrong and gives one hint.
 func TestWrongUsage(t *testing.T) {
-	skipShort(t)
+	long(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "bad.conf")
 	if err := os.WriteFile(config, []byte("# settings\nbroker localhost\nintervall 5s\n"), 0o644); err != nil {
@@ -66,7 +66,7 @@ func TestWrongUsage(t *testing.T) {
 // --check-config shows what is in force and keeps passwords to itself; a wrong
 // variable in the environment is a warning.
 func TestCheckConfig(t *testing.T) {
-	skipShort(t)
+	long(t)
 	env := []string{"SWARMING_AGENT_BROKER=mqtt://me:secret@one.example  two.example", "SWARMING_AGENT_MAX_PSS=3"}
 	stdout, stderr, code := runToEnd(t, env, "swarming-agent", "--check-config", "--name", "x")
 	if code != 0 {
@@ -87,7 +87,7 @@ func TestCheckConfig(t *testing.T) {
 
 // A broker that cannot be used is one line in the log with what to try.
 func TestNoBroker(t *testing.T) {
-	skipShort(t)
+	long(t)
 	port := freePort(t)
 	agent := startAgent(t, "a", fmt.Sprintf("127.0.0.1:%d", port))
 	agent.await("hint=")

@@ -15,7 +15,7 @@ import (
 // Each result is stored once, in the journal and in Elasticsearch, though the
 // collector is killed with -9 again and again and Elasticsearch in between.
 func TestOnceThroughCrashes(t *testing.T) {
-	skipShort(t)
+	long(t)
 	brokers := brokertest.Mosquittos(t, 2)
 	node := estest.New(t, estest.Options{})
 	c := startCollector(t, append(addrs(brokers), "--elasticsearch", node.URL)...)
@@ -30,7 +30,7 @@ func TestOnceThroughCrashes(t *testing.T) {
 
 // The same over TLS, with an API key that may only create documents.
 func TestOnceOverTLS(t *testing.T) {
-	skipShort(t)
+	long(t)
 	ca, err := brokertest.NewCA(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestOnceOverTLS(t *testing.T) {
 	}
 	c := startCollector(t, append(urls, append(clientTLS(t, ca, "collector"), "--elasticsearch", node.URL,
 		"--elasticsearch-api-key-file", keyFile, "--elasticsearch-ca", node.CA)...)...)
-	watchSet := append([]string{"watch", "set", "127.0.0.1", "127.0.0.2", "--broker", urls[0]}, clientTLS(t, ca, "person")...)
+	watchSet := append(append([]string{"watch", "set", "--broker", urls[0]}, loopbacks(60)...), clientTLS(t, ca, "person")...)
 	if _, stderr, code := runToEnd(t, nil, "swarming-collector", watchSet...); code != 0 {
 		t.Fatalf("watch set: exit %d: %s", code, stderr)
 	}

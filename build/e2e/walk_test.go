@@ -55,7 +55,7 @@ func has(c *collectorProcess, agent, target string) error {
 // by mosquitto_pub, brokers stopped and started, agents added, the list changed.
 // At the end every result is in the journal once, and in Elasticsearch once.
 func TestFoundingWalk(t *testing.T) {
-	skipShort(t)
+	long(t)
 	brokers := brokertest.Mosquittos(t, 2)
 	node := estest.New(t, estest.Options{})
 	subs := []*process{vanilla(t, brokers[0]), vanilla(t, brokers[1])}
@@ -152,7 +152,7 @@ func checkEvents(t *testing.T, c *collectorProcess) {
 // The used broker is killed with -9 or frozen: the next results arrive through
 // the other one, and none is missing afterwards.
 func TestBrokerDies(t *testing.T) {
-	skipShort(t)
+	long(t)
 	for _, how := range []struct {
 		name string
 		do   func(*brokertest.Mosquitto) error

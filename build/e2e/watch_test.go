@@ -25,7 +25,7 @@ func holds(t *testing.T, b *brokertest.Mosquitto, target string) {
 // A person's list on one broker reaches the others, and a broker that was away
 // when the list changed is corrected.
 func TestListReachesAllBrokers(t *testing.T) {
-	skipShort(t)
+	long(t)
 	brokers := brokertest.Mosquittos(t, 3, brokertest.Options{Persistence: true})
 	startCollector(t, addrs(brokers)...).await("level=INFO")
 	publishList(t, brokers[0], "one.example")
@@ -46,7 +46,7 @@ func TestListReachesAllBrokers(t *testing.T) {
 // A file is read again when it changes; a bad one keeps the last good list and
 // is shown; a person cannot overrule it.
 func TestWatchFile(t *testing.T) {
-	skipShort(t)
+	long(t)
 	brokers := brokertest.Mosquittos(t, 2)
 	file := filepath.Join(t.TempDir(), "watch.yaml")
 	write := func(s string) {
@@ -79,7 +79,7 @@ func TestWatchFile(t *testing.T) {
 
 // Two collectors with different files do not correct each other for ever.
 func TestDisagreeingCollectors(t *testing.T) {
-	skipShort(t)
+	long(t)
 	brokers := brokertest.Mosquittos(t, 2)
 	lists := brokertest.Collect(t, brokers[0].Addr(), "watch")
 	var collectors []*collectorProcess
