@@ -221,12 +221,12 @@ func (st *setting) quote(raw string) string {
 }
 
 // CommandLine returns what the command line gave, as flags with relative paths
-// made absolute, to be repeated by a service manager in another directory.
-// Passwords are in it.
+// made absolute, to be repeated by a service manager in another directory, and
+// without --check-config. Passwords are in it.
 func (s *Set) CommandLine() ([]string, error) {
 	var args []string
 	for _, st := range s.settings {
-		if len(st.given) == 0 || st.given[0].source.kind != fromLine {
+		if len(st.given) == 0 || st.given[0].source.kind != fromLine || st.value == (*boolValue)(&s.checkOnly) {
 			continue
 		}
 		for _, g := range st.given {

@@ -47,7 +47,7 @@ func newSet() (*Set, *vars) {
 // parseArchive runs a testdata file in a directory of its own: the text before
 // the first file is the command line, a word a line; env is the environment,
 // want the expected output, and every other file is put beside the program.
-func parseArchive(t *testing.T, path string) (*Set, error, string) {
+func parseArchive(t *testing.T, path string) (set *Set, want string, parsed error) {
 	t.Helper()
 	a, err := txtar.ParseFile(path)
 	if err != nil {
@@ -55,7 +55,6 @@ func parseArchive(t *testing.T, path string) (*Set, error, string) {
 	}
 	t.Chdir(t.TempDir())
 	var environ []string
-	var want string
 	found := false
 	for _, f := range a.Files {
 		switch f.Name {
@@ -73,7 +72,7 @@ func parseArchive(t *testing.T, path string) (*Set, error, string) {
 		t.Fatalf("%s has no file \"want\"", path)
 	}
 	s, _ := newSet()
-	return s, s.Parse(lines(a.Comment), environ), want
+	return s, want, s.Parse(lines(a.Comment), environ)
 }
 
 func lines(b []byte) []string {
@@ -90,7 +89,7 @@ func lines(b []byte) []string {
 func TestMistakes(t *testing.T) {
 	for name, path := range archives(t, "mistakes") {
 		t.Run(name, func(t *testing.T) {
-			_, err, want := parseArchive(t, path)
+			_, want, err := parseArchive(t, path)
 			u, ok := errors.AsType[*UsageError](err)
 			if !ok {
 				t.Fatalf("Parse = %v, want a *UsageError", err)
@@ -109,7 +108,7 @@ func TestMistakes(t *testing.T) {
 func TestGood(t *testing.T) {
 	for name, path := range archives(t, "good") {
 		t.Run(name, func(t *testing.T) {
-			s, err, want := parseArchive(t, path)
+			s, want, err := parseArchive(t, path)
 			if err != nil {
 				t.Fatalf("Parse: %v", err)
 			}
@@ -231,7 +230,7 @@ func TestCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, _ := newSet()
-	if err := s.Parse([]string{"localhost", "--state-dir", "state", "--config=agent.conf", "--observe", "-max-pps", "5"}, []string{"PROG_INTERVAL=20s"}); err != nil {
+	if err := s.Parse([]string{"localhost", "--state-dir", "state", "--config=agent.conf", "--observe", "-max-pps", "5", "--check-config"}, []string{"PROG_INTERVAL=20s"}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.CommandLine()
