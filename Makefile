@@ -5,6 +5,9 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 # The time of the commit: equal sources give equal binaries.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 LDFLAGS     := -s -w -X swarming/shared/version.version=$(VERSION) -X swarming/shared/version.date=$(SOURCE_DATE_EPOCH)
+# Without inlining the agent is half a megabyte smaller, and its processor time,
+# nine tenths of which is the kernel's, the same.
+AGENT_GCFLAGS := all=-l
 TESTFLAGS   ?=
 FUZZTIME    ?= 60s
 BENCHTIME   ?= 1s
@@ -25,9 +28,11 @@ test: ## run all tests; on Debian, install first what they need (mosquitto, a JD
 
 build: ## build both programs for this machine into dist/
 	@mkdir -p dist
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/ ./agent/cmd/swarming-agent ./collector/cmd/swarming-collector
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -gcflags '$(AGENT_GCFLAGS)' -ldflags '$(LDFLAGS)' -o dist/ ./agent/cmd/swarming-agent
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/ ./collector/cmd/swarming-collector
 
 cross: export LDFLAGS := $(LDFLAGS)
+cross: export AGENT_GCFLAGS := $(AGENT_GCFLAGS)
 cross: ## build for every platform in build/platforms.txt into dist/
 	@mkdir -p dist
 	@build/platforms.sh build/cross.sh

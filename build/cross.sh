@@ -3,7 +3,7 @@
 #
 #	build/cross.sh NAME PROGRAM...
 #
-# LDFLAGS comes from the Makefile.
+# LDFLAGS and AGENT_GCFLAGS come from the Makefile.
 set -eu
 name=$1
 shift
@@ -11,6 +11,8 @@ suffix=
 [ "$GOOS" != windows ] || suffix=.exe
 for p in "$@"; do
 	out=dist/swarming-$p-$name$suffix
-	go build -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o "$out" "./$p/cmd/swarming-$p"
+	gcflags=
+	[ "$p" != agent ] || gcflags=$AGENT_GCFLAGS
+	go build -trimpath -buildvcs=false -gcflags "$gcflags" -ldflags "$LDFLAGS" -o "$out" "./$p/cmd/swarming-$p"
 	printf '%10d  %s\n' "$(wc -c <"$out")" "$out"
 done
