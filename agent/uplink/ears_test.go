@@ -40,6 +40,7 @@ func TestWatch(t *testing.T) {
 		got = append(got, fmt.Sprint(w.Rev, ids))
 	}}
 	hears(t, opts, func(s *swarm, send func(m broker.Message)) {
+		time.Sleep(30 * time.Second) // between heartbeats, which would wake it too
 		send(watch("a.example b.example", true))
 		send(watch("", false)) // cleared: not a list
 		send(watch(" \n", false))
@@ -85,13 +86,12 @@ func TestRefuses(t *testing.T) {
 		if text := strings.Join(lines, ""); strings.Contains(text, "\x1b") {
 			t.Errorf("a control character reached the log: %q", text)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second)
 		send(broker.Message{Topic: "elsewhere", Payload: []byte("x")})
 		logged(t, s.lines(), "topic=elsewhere")
 		send(good)
 		want(t, "pending after a good ack", s.outbox.Stats().Pending, 0)
-		s.add(1)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second) // past a heartbeat
 		live := s.brokers[0].of(wire.KindLiveAgent)
 		l, err := wire.DecodeLiveAgent(live[len(live)-1].Payload)
 		if err != nil {

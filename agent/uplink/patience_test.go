@@ -45,8 +45,8 @@ func TestCircleWithoutCollector(t *testing.T) {
 			s.until(time.Hour, func() bool { return s.current() == 0 })
 			l := s.brokers[2].last()
 			between(t, "stay", l.ended.Sub(l.began), 16*time.Minute, 47*time.Minute)
-			s.until(time.Hour, func() bool { return s.current() == 2 })
-			time.Sleep(20 * time.Minute)
+			between(t, "the next circle", s.until(time.Hour, func() bool { return s.current() == 1 }), time.Minute, 2*time.Minute+10*time.Second)
+			time.Sleep(10 * time.Minute)
 			logged(t, s.lines()) // nothing has changed
 
 			// A collector comes back where the agent is: it stays.
@@ -117,6 +117,45 @@ func TestUnacknowledged(t *testing.T) {
 		s.stop()
 		logged(t, s.lines(), "connected to broker", "broker accepts results, but no collector acknowledges them", "connected to broker",
 			"then=\"staying; results are published")
+	})
+}
+
+// Acks end a circle: the next begins with all brokers to be tried again.
+func TestAcksEndCircle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwarm(t, 3, 1, Options{})
+		s.brokers[1].collector, s.brokers[1].acks = true, true
+		s.run()
+		s.add(1)
+		s.until(5*time.Minute, func() bool { return s.current() == 1 }) // the first is barren
+		time.Sleep(10 * time.Minute)
+		s.brokers[1].set(func(b *fakeBroker) { b.acks = false })
+		s.add(1)
+		s.until(15*time.Minute, func() bool { return len(s.brokers[0].all()) == 2 })
+		want(t, "connections to the first, in its second circle", len(s.brokers[0].all()), 2)
+		s.stop()
+	})
+}
+
+// Acks that stop are told once, and are not taken for acks that come again.
+func TestAcksStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwarm(t, 1, 1, Options{})
+		b := s.brokers[0]
+		b.collector, b.acks = true, true
+		s.run()
+		s.add(1)
+		time.Sleep(time.Minute)
+		b.set(func(b *fakeBroker) { b.acks = false })
+		s.add(1)
+		time.Sleep(3 * time.Hour)
+		logged(t, s.lines(), "connected to broker", "no collector acknowledges them")
+		want(t, "connections", len(b.all()), 1)
+		b.set(func(b *fakeBroker) { b.acks = true })
+		time.Sleep(time.Minute)
+		logged(t, s.lines(), "a collector acknowledges again")
+		want(t, "pending", s.outbox.Stats().Pending, 0)
+		s.stop()
 	})
 }
 

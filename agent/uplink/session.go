@@ -118,9 +118,6 @@ func (s *session) start(now time.Time) {
 	s.began, s.lastIdle, s.nextLive = now, now, now
 	s.patience = u.timing.Patience + time.Duration(u.random()*float64(u.timing.Patience))
 	s.ends = now.Add(around(u.timing.Lifetime, u.random))
-	if u.route.settled() {
-		s.settle(now)
-	}
 }
 
 // check does what is due, and says whether the connection is to be kept.
