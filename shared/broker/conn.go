@@ -71,7 +71,8 @@ func (c *Conn) fail(err error) {
 	})
 }
 
-// farewell bounds how long Close waits for a DISCONNECT to be written.
+// farewell bounds how long Close waits for a DISCONNECT to be written and for
+// the broker to close its side.
 const farewell = time.Second
 
 // patience is longer than paho needs to end once its socket is closed.
@@ -91,9 +92,13 @@ func (c *Conn) Abort() { c.stop(true) }
 
 func (c *Conn) stop(abort bool) {
 	c.stopping.Do(func() {
+		alive := c.Err() == nil
 		c.fail(ErrClosed)
-		if abort {
+		switch {
+		case abort:
 			c.link.drop()
+		case alive:
+			c.link.leave(farewell)
 		}
 		// Paho's Disconnect returns when all its goroutines have ended or after
 		// the given time, whichever is first; closing the socket ends them.

@@ -239,7 +239,8 @@ func TestCloseUnderLoad(t *testing.T) {
 	m := brokertest.Mosquittos(t, 1)[0]
 	seen := brokertest.Collect(t, m.Addr(), "rip/#")
 	flood := dial(t, m.Addr(), broker.Options{})
-	for range 20 {
+	const n = 60
+	for range n {
 		c := dial(t, m.Addr(), broker.Options{Will: &broker.Message{Topic: "rip/x", Payload: []byte("lost")}})
 		if err := c.Subscribe(within(t), broker.Subscription{Filter: "ping/#", QoS: 1}); err != nil {
 			t.Fatal(err)
@@ -251,8 +252,32 @@ func TestCloseUnderLoad(t *testing.T) {
 	}
 	brokertest.Publish(t, m.Addr(), "rip/end", nil, false)
 	seen.Wait("the end", func(m brokertest.Message) bool { return m.Topic == "rip/end" })
-	if n := len(seen.All()) - 1; n > 0 {
-		t.Errorf("%d of 20 closed connections published their will", n)
+	if wills := len(seen.All()) - 1; wills > 0 {
+		t.Errorf("%d of %d closed connections published their will", wills, n)
+	}
+}
+
+// TestCloseFrozen: a broker that does not answer the DISCONNECT holds nobody up.
+func TestCloseFrozen(t *testing.T) {
+	m := brokertest.Mosquittos(t, 1)[0]
+	c := dial(t, m.Addr(), broker.Options{})
+	if err := m.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan time.Duration, 1)
+	go func() {
+		began := time.Now()
+		c.Close()
+		closed <- time.Since(began)
+	}()
+	select {
+	case took := <-closed:
+		t.Logf("Close took %v", took)
+	case <-within(t).Done():
+		t.Error("Close has not returned")
+	}
+	if !errors.Is(c.Err(), broker.ErrClosed) {
+		t.Errorf("cause: %v", c.Err())
 	}
 }
 
