@@ -153,6 +153,12 @@ func (b *fakeBroker) cut() {
 	b.conn.cut()
 }
 
+func (b *fakeBroker) dialled() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dials
+}
+
 // deliver is a message from the broker.
 func (b *fakeBroker) deliver(topic string, payload []byte, retained bool) {
 	b.mu.Lock()

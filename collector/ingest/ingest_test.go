@@ -280,7 +280,7 @@ func TestReconnects(t *testing.T) {
 		if st := r.in.Stats().Brokers[0]; st.Connected || st.Hint != "start it" || st.Failures < 100 {
 			t.Errorf("after an hour down: %+v", st)
 		}
-		if n := r.brokers[0].dials; n > 1500 {
+		if n := r.brokers[0].dialled(); n > 1500 {
 			t.Errorf("%d dials in an hour", n)
 		}
 		r.brokers[0].mu.Lock()
@@ -312,15 +312,15 @@ func TestFirstRetryIsQuick(t *testing.T) {
 			}
 			after(time.Second)
 		}
-		if n := r.brokers[0].dials; n > 30 {
+		if n := r.brokers[0].dialled(); n > 30 {
 			t.Errorf("%d dials in 100 s", n)
 		}
 		for range 5 {
 			after(time.Minute)
-			before := r.brokers[0].dials
+			before := r.brokers[0].dialled()
 			r.brokers[0].cut()
 			after(time.Second)
-			if n := r.brokers[0].dials - before; n != 1 {
+			if n := r.brokers[0].dialled() - before; n != 1 {
 				t.Errorf("%d dials in the second after the loss, want 1", n)
 			}
 		}

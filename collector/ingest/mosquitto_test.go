@@ -191,7 +191,7 @@ func TestNothingIsLostWhenBrokersDie(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	const agents, each = 4, 1500
+	const agents, each = 4, 4000
 	var sending sync.WaitGroup
 	for n := range agents {
 		s := &sender{agent: wire.AgentName(fmt.Sprint("agent-", n)), addrs: addrs}
@@ -205,6 +205,9 @@ func TestNothingIsLostWhenBrokersDie(t *testing.T) {
 	for n := range 4 {
 		before := in.Stats().Stored
 		waitFor(t, "some results", func() bool { st := in.Stats().Stored; return st >= before+200 || st == agents*each })
+		if n == 0 && in.Stats().Stored == agents*each {
+			t.Error("everything was stored before a broker was killed")
+		}
 		brokers[n%2].Kill()
 		if err := brokers[n%2].Restart(); err != nil {
 			t.Fatal(err)
@@ -212,6 +215,7 @@ func TestNothingIsLostWhenBrokersDie(t *testing.T) {
 		waitFor(t, "the broker", func() bool { return connected(in) == 2 })
 	}
 	sending.Wait()
+	t.Logf("%d duplicates", in.Stats().Duplicates)
 	seen := make(map[wire.ID]bool)
 	for row, err := range j.Results(t.Context(), journal.Filter{}) {
 		if err != nil {

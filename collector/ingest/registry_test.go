@@ -3,6 +3,7 @@ package ingest
 import (
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,7 +238,11 @@ func TestFloodOfNames(t *testing.T) {
 // The long silent make room.
 func TestForgetsTheSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, 1, func(o *Options) { o.MaxAgents = 2 })
+		var later atomic.Int64
+		r := start(t, 1, func(o *Options) {
+			o.MaxAgents = 2
+			o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+		})
 		for i, name := range []wire.AgentName{"a", "b", "c"} {
 			r.brokers[0].result(sample(name, 1))
 			after(time.Second)
@@ -245,8 +250,10 @@ func TestForgetsTheSilent(t *testing.T) {
 				t.Errorf("%d agents known after %d", got, i+1)
 			}
 		}
-		after(25 * time.Hour)
-		r.brokers[0].result(sample("c", 2))
+		later.Store(int64(25 * time.Hour))
+		res := sample("c", 2)
+		res.At = res.At.Add(25 * time.Hour)
+		r.brokers[0].result(res)
 		after(time.Second)
 		if st := r.in.Stats(); len(st.Agents) != 1 || st.Agents[0].Name != "c" {
 			t.Errorf("agents %+v, want only c", st.Agents)
