@@ -95,12 +95,8 @@ func (s *store) addEvents(ctx context.Context, events []Event) (extent, outcome,
 	var out outcome
 	for i := range events {
 		ev := &events[i]
-		var detail any
-		if len(ev.Detail) > 0 {
-			detail = string(ev.Detail)
-		}
 		fresh, err := changed(s.stmts.event.ExecContext(ctx, e.last+1, ev.At.UnixMilli(), ev.Received.UnixMilli(), ev.Kind,
-			string(ev.Agent), string(ev.Boot), int64(min(ev.Conn, math.MaxInt64)), ev.Reason, ev.Broker, detail))
+			string(ev.Agent), string(ev.Boot), int64(min(ev.Conn, math.MaxInt64)), ev.Reason, ev.Broker, detailText(ev.Detail)))
 		if err != nil {
 			return e, out, err
 		}

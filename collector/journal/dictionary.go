@@ -11,7 +11,7 @@ import (
 
 const (
 	maxCached = 50_000 // rows of boots and of words held in memory; full, the cache starts again
-	usedSlack = 50_000 // how many results may be stored before a word's use is noted again
+	usedSlack = 20_000 // how many results may be stored before a word's use is noted again
 )
 
 type bootKey struct {

@@ -31,13 +31,6 @@ func (j *Journal) AppendEvents(ctx context.Context, events []Event) error {
 	if len(events) == 0 {
 		return ctx.Err()
 	}
-	for i := range events {
-		if d := events[i].Detail; len(d) > 0 && !json.Valid(d) {
-			fixed := *(&events[i])
-			fixed.Detail, _ = json.Marshal(string(d)) // a string always can be
-			events[i] = fixed
-		}
-	}
 	var e extent
 	var out outcome
 	err := j.append(ctx, len(events), func(ctx context.Context, s *store) (err error) {
@@ -52,4 +45,15 @@ func (j *Journal) AppendEvents(ctx context.Context, events []Event) error {
 	}
 	j.count(out)
 	return nil
+}
+
+// detailText returns a column's value, NULL for nothing.
+func detailText(d json.RawMessage) any {
+	switch {
+	case len(d) == 0:
+		return nil
+	case !json.Valid(d):
+		d, _ = json.Marshal(string(d)) // a string always can be
+	}
+	return string(d)
 }

@@ -19,7 +19,6 @@ import (
 const (
 	lockName  = "journal.lock"
 	dirMode   = 0o750
-	maxAside  = 10              // damaged files kept in a directory
 	checkTime = 5 * time.Second // how long the file is checked when opened
 )
 
@@ -30,8 +29,6 @@ var (
 	ErrForeign = errors.New("file is another program's database")
 	// ErrInUse says that another collector writes to the directory.
 	ErrInUse = errors.New("journal is in use by another collector")
-
-	errDamaged = errors.New("journal is damaged")
 )
 
 // lockDir makes dir if it is missing and takes its lock, which ends when the
@@ -141,33 +138,6 @@ func quickCheck(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("%w: %s", errDamaged, answer)
 	}
 	return nil
-}
-
-// setAside renames a damaged file and what belongs to it, and returns its new path.
-func setAside(path string, now time.Time) (string, error) {
-	olds, _ := filepath.Glob(globEscape(path) + ".damaged-*Z")
-	if len(olds) >= maxAside {
-		return "", fmt.Errorf("%d damaged journals are in %q already: move them away", len(olds), filepath.Dir(path))
-	}
-	aside := path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
-	// The log first: should we be stopped half-way, the rest is found damaged
-	// again, whereas a new file would take an old log for its own.
-	for _, suffix := range []string{"-wal", "-shm", ""} {
-		if err := os.Rename(path+suffix, aside+suffix); err != nil && (suffix == "" || !errors.Is(err, fs.ErrNotExist)) {
-			return "", fmt.Errorf("rename damaged journal: %w", err)
-		}
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return "", fmt.Errorf("rename damaged journal: %w", err)
-	}
-	return aside, nil
-}
-
-func globEscape(path string) string {
-	if filepath.Separator == '\\' {
-		return path // there, no character is an escape
-	}
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
 // primaryCode returns SQLite's result code without its extension, or 0.

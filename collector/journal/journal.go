@@ -96,54 +96,12 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	}
 	j := &Journal{opts: o, path: filepath.Join(o.Dir, FileName), lock: lock, changed: make(chan struct{}, 1), prune: make(chan struct{}, 1)}
 	j.space = spaceWatch{dir: o.Dir, reserve: o.Reserve, log: o.Log, now: o.Now, free: freeSpace}
+	_ = j.space.check() // only to know; there may be room when the first results come
 	if j.store, err = j.openFile(ctx); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("open journal: %w", err)
+		return nil, fmt.Errorf("open journal: %w", j.space.explain(err))
 	}
-	j.space.check()
 	return j, nil
-}
-
-// openFile opens the file, or a new one in the place of a damaged one.
-func (j *Journal) openFile(ctx context.Context) (*store, error) {
-	s, err := j.tryFile(ctx)
-	if isDamage(err) {
-		if err := j.setAside(err); err != nil {
-			return nil, err
-		}
-		s, err = j.tryFile(ctx)
-	}
-	return s, err
-}
-
-func (j *Journal) tryFile(ctx context.Context) (*store, error) {
-	fresh, err := inspect(ctx, j.path)
-	if err != nil {
-		return nil, err
-	}
-	s, err := openStore(ctx, j.path, fresh)
-	if err != nil {
-		return nil, err
-	}
-	if fresh && j.carry != nil {
-		if err := s.resume(ctx, j.carry); err != nil {
-			s.close()
-			return nil, fmt.Errorf("continue in a new file: %w", err)
-		}
-	}
-	j.carry = nil
-	j.measure(ctx, s)
-	return s, nil
-}
-
-func (j *Journal) setAside(why error) error {
-	aside, err := setAside(j.path, j.opts.Now())
-	if err != nil {
-		return fmt.Errorf("%w (because of: %w)", err, why)
-	}
-	j.aside = aside
-	j.opts.Log.Error("journal is damaged: it was renamed, and a new one begun", "err", why, "kept", aside)
-	return nil
 }
 
 // OpenReadOnly opens the journal in dir for reading, whether or not a collector
@@ -155,7 +113,9 @@ func OpenReadOnly(ctx context.Context, dir string) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	return &Journal{opts: o, path: s.path, readOnly: true, store: s, changed: make(chan struct{}, 1)}, nil
+	j := &Journal{opts: o, path: s.path, readOnly: true, store: s, changed: make(chan struct{}, 1)}
+	j.measure(ctx, s)
+	return j, nil
 }
 
 // Close ends all use of the journal. It is idempotent and waits for whoever
@@ -186,7 +146,8 @@ func (j *Journal) Close() error {
 // Append stores entries in one transaction that is on disk when it returns nil.
 // A result whose (agent, boot, seq) is stored already is counted as a duplicate
 // and otherwise ignored; stored is the number of the others. When Append fails,
-// none of the batch is stored. A context that ends interrupts the waiting, not the writing.
+// none of the batch is stored. ctx is looked at before anything is written: once
+// begun, a batch is finished, which takes tens of milliseconds.
 //
 // A thousand entries at a time is a good batch: a sync costs as much as some
 // hundred rows.
@@ -270,38 +231,6 @@ func (j *Journal) update(ctx context.Context, f func(*store) error) error {
 		err = f(s)
 	}
 	return j.space.explain(err)
-}
-
-// current returns the store, which it opens if that failed before. The caller
-// holds write.
-func (j *Journal) current(ctx context.Context) (*store, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		return nil, ErrClosed
-	}
-	if j.store != nil {
-		return j.store, nil
-	}
-	s, err := j.openFile(context.WithoutCancel(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("open journal again: %w", err)
-	}
-	j.store = s
-	return s, nil
-}
-
-// replace puts a new file in the place of a damaged one. The caller holds write.
-func (j *Journal) replace(ctx context.Context, s *store, why error) (*store, error) {
-	j.mu.Lock() // waits for readers
-	j.carry = s.carry()
-	j.store = nil
-	err := errors.Join(s.close(), j.setAside(why))
-	j.mu.Unlock()
-	if err != nil {
-		j.opts.Log.Error("replace damaged journal", "err", err)
-	}
-	return j.current(ctx)
 }
 
 // read lets f read the store, beside whoever writes.

@@ -3,7 +3,9 @@ package journal
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"maps"
+	"strconv"
 	"time"
 )
 
@@ -23,11 +25,13 @@ func (j *Journal) Run(ctx context.Context) error {
 	var agents time.Time
 	for {
 		_ = j.space.check()
-		f.note(j.opts.Log, j.opts.Now(), j.retain(ctx))
-		if now := j.opts.Now(); now.Sub(agents).Abs() >= agentsEvery {
+		err := errors.Join(j.checkRemoved(ctx), j.retain(ctx))
+		now := j.opts.Now()
+		if now.Sub(agents).Abs() >= agentsEvery {
 			agents = now
-			f.note(j.opts.Log, now, j.tidyAgents(ctx))
+			err = errors.Join(err, j.tidyAgents(ctx))
 		}
+		f.note(j.opts.Log, now, err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -184,8 +188,17 @@ func (j *Journal) vacuum(ctx context.Context, s *store) (more bool, err error) {
 	if unused <= max(keepUnused, used/4) && !(j.Full() && unused > 0) {
 		return false, nil
 	}
-	_, err = s.conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA incremental_vacuum("+itoa(vacuumPages)+")")
-	return err == nil && unused > vacuumPages*4096, err
+	ctx = context.WithoutCancel(ctx)
+	if _, err := s.conn.ExecContext(ctx, "PRAGMA incremental_vacuum("+strconv.Itoa(vacuumPages)+")"); err != nil {
+		return false, err
+	}
+	j.measure(ctx, s)
+	if left := j.counters.unused.Load(); left > 0 && left < unused {
+		return true, nil
+	}
+	// The file becomes shorter when the log is moved into it.
+	_, err = s.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+	return false, err
 }
 
 // tidyAgents forgets agents that were not seen within the retention, and those

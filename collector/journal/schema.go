@@ -17,7 +17,7 @@ const schemaVersion = 1
 const schema = `
 -- A process of an agent. stored counts the results ever stored, whatever
 -- retention has deleted since. In this table and the next, no result that refers
--- to a row has an id above used + 50,000.
+-- to a row has an id above used + 20,000.
 CREATE TABLE boots (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
 	agent TEXT NOT NULL,

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"swarming/shared/wire"
@@ -42,12 +41,14 @@ func (j *Journal) Stats() Stats {
 		PrunedResults: c.prunedResults.Load(), PrunedEvents: c.prunedEvents.Load(),
 		Bytes: c.used.Load(), FileBytes: c.used.Load() + c.unused.Load(), FreeBytes: j.space.freeBytes.Load(), Full: j.Full(),
 	}
+	j.mu.RLock()
+	st.Damaged = j.aside
+	j.mu.RUnlock()
 	_ = j.read(func(s *store) error {
 		results, events := s.extents()
 		st.Results, st.Events = results.count(), events.count()
 		st.LogBytes = s.logBytes()
 		st.Cursors = s.cursorStats()
-		st.Damaged = j.aside
 		var err error
 		st.Oldest, err = s.oldest(context.Background(), "results")
 		return err
@@ -131,5 +132,3 @@ func (f *faults) note(log *slog.Logger, now time.Time, err error) {
 		}
 	}
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

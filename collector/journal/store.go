@@ -58,6 +58,8 @@ func (e extent) count() int64 { return e.last - e.first + 1 }
 
 // statements are prepared once on the writing connection.
 type statements struct {
+	all []*sql.Stmt
+
 	result, event, agent                *sql.Stmt
 	findBoot, addBoot, setBoot, useBoot *sql.Stmt
 	findWord, addWord, useWord          *sql.Stmt
@@ -170,6 +172,10 @@ func (s *store) transact(ctx context.Context, f func(ctx context.Context) error)
 
 func (s *store) close() error {
 	var errs []error
+	// SQLite keeps a connection half open while it has statements, and then the log too.
+	for _, stmt := range s.stmts.all {
+		errs = append(errs, stmt.Close())
+	}
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
 	}
@@ -207,7 +213,11 @@ func (s *store) logBytes() int64 {
 // usedBytes returns the bytes of the pages in use, and of free ones inside the file.
 func (s *store) usedBytes(ctx context.Context) (used, free int64, err error) {
 	var pages, unused, size int64
-	err = s.conn.QueryRowContext(ctx, "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &unused, &size)
+	query := s.rdb.QueryRowContext
+	if s.conn != nil {
+		query = s.conn.QueryRowContext
+	}
+	err = query(ctx, "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &unused, &size)
 	return (pages - unused) * size, unused * size, err
 }
 
@@ -242,6 +252,7 @@ func (s *store) prepare(ctx context.Context) error {
 			return fmt.Errorf("%q: %w", q.sql, err)
 		}
 		*q.stmt = stmt
+		p.all = append(p.all, stmt)
 	}
 	return nil
 }
@@ -262,8 +273,12 @@ func (s *store) carry() *carry {
 	return &carry{results: results.last, events: events.last, cursors: all}
 }
 
-// resume makes an empty store go on from c.
+// resume makes an empty store go on from c; one that is not empty is the old
+// one, which turned out to be sound.
 func (s *store) resume(ctx context.Context, c *carry) error {
+	if results, events := s.extents(); results.last > 0 || events.last > 0 {
+		return nil
+	}
 	err := s.transact(ctx, func(ctx context.Context) error {
 		if _, err := s.conn.ExecContext(ctx, "INSERT INTO sqlite_sequence (name, seq) VALUES ('results', ?), ('events', ?)", c.results, c.events); err != nil {
 			return err
