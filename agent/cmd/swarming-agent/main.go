@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"swarming/agent"
 	"swarming/agent/config"
@@ -110,5 +111,17 @@ func runAgent(args []string, stdout, stderr io.Writer) error {
 	if len(cfg.Brokers) == 0 {
 		return settings.Usagef("name at least one, as in: swarming-agent broker.example.org", "no broker given: want host, host:port or a URL")
 	}
+	spareMemory()
 	return service.Run(config.Program, func(ctx context.Context) error { return agent.New(cfg).Run(ctx) })
+}
+
+// gcPercent lets the heap grow by a quarter, not by its double, before garbage
+// is collected: with 1000 targets over TLS 3 MB less, for processor time that
+// cannot be measured. A person's GOGC beats it.
+const gcPercent = 25
+
+func spareMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }
