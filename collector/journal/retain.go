@@ -184,21 +184,27 @@ func (s *store) deleteNames(ctx context.Context, before int64) error {
 // vacuum gives free pages back to the file system, where a file keeps far more
 // of them than it needs or the disk is nearly full.
 func (j *Journal) vacuum(ctx context.Context, s *store) (more bool, err error) {
-	used, unused := j.counters.used.Load(), j.counters.unused.Load()
-	if unused <= max(keepUnused, used/4) && !(j.Full() && unused > 0) {
+	if !j.spacious() {
 		return false, nil
 	}
 	ctx = context.WithoutCancel(ctx)
+	before := j.counters.unused.Load()
 	if _, err := s.conn.ExecContext(ctx, "PRAGMA incremental_vacuum("+strconv.Itoa(vacuumPages)+")"); err != nil {
 		return false, err
 	}
 	j.measure(ctx, s)
-	if left := j.counters.unused.Load(); left > 0 && left < unused {
+	if j.spacious() && j.counters.unused.Load() < before {
 		return true, nil
 	}
 	// The file becomes shorter when the log is moved into it.
 	_, err = s.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
 	return false, err
+}
+
+// spacious reports whether the file should become shorter.
+func (j *Journal) spacious() bool {
+	used, unused := j.counters.used.Load(), j.counters.unused.Load()
+	return unused > max(keepUnused, used/4) || j.Full() && unused > 0
 }
 
 // tidyAgents forgets agents that were not seen within the retention, and those
