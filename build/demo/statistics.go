@@ -20,8 +20,22 @@ type statistics struct {
 
 	mu      sync.Mutex
 	count   int
+	twice   int
 	answers map[wire.AgentName]int
+	lives   map[life]*tally
 	cells   map[cellKey]*cell
+}
+
+// A life is one run of an agent, whose results are numbered from 1.
+type life struct {
+	agent wire.AgentName
+	boot  wire.Boot
+}
+
+// A tally is what is stored of a life.
+type tally struct {
+	highest uint64
+	stored  map[uint64]bool
 }
 
 type cellKey struct {
@@ -38,7 +52,7 @@ type cell struct {
 const keepRecent = 10
 
 func newStatistics(agents []wire.AgentName, targets []demoTarget) *statistics {
-	s := &statistics{agents: agents, answers: map[wire.AgentName]int{}, cells: map[cellKey]*cell{}}
+	s := &statistics{agents: agents, answers: map[wire.AgentName]int{}, lives: map[life]*tally{}, cells: map[cellKey]*cell{}}
 	for _, t := range targets {
 		s.targets = append(s.targets, t.id)
 	}
@@ -88,6 +102,15 @@ func (s *statistics) add(r wire.Result, received time.Time) {
 	if r.Recv > 0 {
 		s.answers[r.Agent]++
 	}
+	l := s.lives[life{r.Agent, r.Boot}]
+	if l == nil {
+		l = &tally{stored: map[uint64]bool{}}
+		s.lives[life{r.Agent, r.Boot}] = l
+	}
+	if l.stored[r.Seq] {
+		s.twice++
+	}
+	l.stored[r.Seq], l.highest = true, max(l.highest, r.Seq)
 	key := cellKey{r.Agent, r.Target}
 	c := s.cells[key]
 	if c == nil {
@@ -105,6 +128,21 @@ func (s *statistics) stored() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.count
+}
+
+// check returns what is wrong with what is stored, by the numbers that the
+// agents gave their results.
+func (s *statistics) check() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	missing := 0
+	for _, l := range s.lives {
+		missing += int(l.highest) - len(l.stored)
+	}
+	if missing > 0 || s.twice > 0 {
+		return fmt.Errorf("%d results are missing and %d are stored twice", missing, s.twice)
+	}
+	return nil
 }
 
 // silent returns the agents of which no answer is stored.

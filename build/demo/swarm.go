@@ -232,6 +232,9 @@ func (s *swarm) verdict(say func(string, ...any)) error {
 	if silent := s.stats.silent(); len(silent) > 0 {
 		return fmt.Errorf("no answer was stored of %s", strings.Join(silent, ", "))
 	}
-	say("every agent measured and every result is stored once: %d results", s.stats.stored())
+	if err := s.stats.check(); err != nil {
+		return err
+	}
+	say("%d results, none missing and none stored twice", s.stats.stored())
 	return nil
 }

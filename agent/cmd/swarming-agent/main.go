@@ -116,7 +116,7 @@ func runAgent(args []string, stdout, stderr io.Writer) error {
 }
 
 // gcPercent lets the heap grow by a quarter, not by its double, before garbage
-// is collected: with 1000 targets over TLS 3 MB less, for processor time that
+// is collected: with 1000 targets over TLS 1 MB less, for processor time that
 // cannot be measured. A person's GOGC beats it.
 const gcPercent = 25
 
