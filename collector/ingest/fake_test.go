@@ -215,14 +215,14 @@ type rig struct {
 	in      *Ingest
 	journal *fakeJournal
 	brokers []*fakeBroker
-	log     *bytes.Buffer
+	log     *logBuffer
 	stop    func()
 }
 
 // start runs an Ingest with n brokers until stop or the end of the test.
 func start(t *testing.T, n int, change func(*Options)) *rig {
 	t.Helper()
-	r := &rig{journal: newFakeJournal(), log: new(bytes.Buffer)}
+	r := &rig{journal: newFakeJournal(), log: new(logBuffer)}
 	byAddr := make(map[broker.Address]*fakeBroker)
 	opts := Options{
 		Name: "c1", Boot: "cb", Journal: r.journal,
@@ -276,4 +276,22 @@ func sample(agent wire.AgentName, seq uint64) wire.Result {
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// A logBuffer collects log lines. Its methods may be called concurrently.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -16,6 +16,10 @@ const (
 	tickEvery = 250 * time.Millisecond
 )
 
+// maxEarly bounds what brokers may say before the state has been read, which
+// takes milliseconds. Beyond it the rest is dropped; it is learnt later.
+const maxEarly = 1000
+
 // Options configure a [Keeper].
 type Options struct {
 	File    string             // the watch file; empty: follow what others publish
@@ -41,9 +45,11 @@ type Keeper struct {
 	log  *slog.Logger
 	now  func() time.Time
 
-	mu     sync.Mutex
-	spread *spread
-	source fileStatus
+	mu       sync.Mutex
+	spread   *spread
+	restored bool              // the state has been read
+	early    []func(time.Time) // what happened before, at most maxEarly
+	source   fileStatus
 
 	wake chan struct{} // the state is to be saved
 }
@@ -131,10 +137,16 @@ func (k *Keeper) List() (w wire.Watch, ok bool) {
 	return k.spread.held.watch, true
 }
 
-// do calls f with the state machine to itself.
+// do calls f with the state machine to itself, once the state has been read.
 func (k *Keeper) do(f func(now time.Time)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if !k.restored {
+		if len(k.early) < maxEarly {
+			k.early = append(k.early, f)
+		}
+		return
+	}
 	f(k.now())
 	if k.spread.dirty {
 		select {
@@ -144,18 +156,27 @@ func (k *Keeper) do(f func(now time.Time)) {
 	}
 }
 
+// restore reads the state, and then does what came too early.
 func (k *Keeper) restore() {
-	if k.opts.Dir == "" {
-		return
+	var l *list
+	var owned bool
+	if k.opts.Dir != "" {
+		var err error
+		if l, owned, err = loadState(k.opts.Dir); err != nil {
+			k.log.Warn("watch state is of no use and will be replaced", "err", err)
+		}
 	}
-	l, owned, err := loadState(k.opts.Dir)
-	if err != nil {
-		k.log.Warn("watch state is of no use and will be replaced", "err", err)
-		return
-	}
+	k.mu.Lock()
 	if l != nil {
-		k.do(func(now time.Time) { k.spread.restore(l, owned && k.opts.File != "") })
+		k.spread.restore(l, owned && k.opts.File != "")
 	}
+	k.restored = true
+	early := k.early
+	k.early = nil
+	for _, f := range early {
+		f(k.now())
+	}
+	k.mu.Unlock()
 }
 
 // save writes the state if it changed. A failure is logged once, and tried

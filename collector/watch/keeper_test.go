@@ -19,7 +19,7 @@ import (
 // and sends back what is published.
 type desk struct {
 	k      *Keeper
-	log    *bytes.Buffer
+	log    *logBuffer
 	mu     sync.Mutex
 	stored []byte
 	lists  int // published
@@ -30,7 +30,7 @@ type desk struct {
 // stored is what the broker shows.
 func open(t *testing.T, dir string, stored []byte) *desk {
 	t.Helper()
-	d := &desk{log: new(bytes.Buffer), stored: stored}
+	d := &desk{log: new(logBuffer), stored: stored}
 	echo := make(chan []byte, 100)
 	opts := Options{
 		Dir: dir, Name: "me", Brokers: []string{"one:1883"}, Log: slog.New(slog.NewTextHandler(d.log, nil)),
@@ -240,6 +240,38 @@ func TestStateCannotBeSaved(t *testing.T) {
 	})
 }
 
+// What brokers say before the state has been read is judged after it.
+func TestBrokersAreQuickerThanTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := saveState(dir, newList(watchOf(1000, "me", "x"), nil), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		shown []byte
+		rev   int64
+	}{{ranked(2000, "other", "y"), 2000}, {ranked(999, "other", "y"), 1000}} {
+		k := New(Options{Brokers: []string{"one"}, Dir: dir, Name: "me"})
+		k.Message(0, c.shown, true)
+		k.Subscribed(0)
+		for range 2 * maxEarly {
+			k.Lost(0)
+		}
+		if len(k.early) != maxEarly {
+			t.Errorf("%d events wait, want %d", len(k.early), maxEarly)
+		}
+		k.restore()
+		if k.Rev() != c.rev {
+			t.Errorf("holds rev %d, want %d", k.Rev(), c.rev)
+		}
+	}
+}
+
+func watchOf(rev int64, by string, targets ...string) wire.Watch {
+	w := names(targets...)
+	w.Rev, w.By = rev, by
+	return w
+}
+
 // Without Publish nothing is published.
 func TestObserver(t *testing.T) {
 	k := New(Options{Brokers: []string{"one"}, Name: "me"})
@@ -250,4 +282,22 @@ func TestObserver(t *testing.T) {
 	if k.Rev() == 0 || k.Stats().Published != 0 {
 		t.Errorf("rev %d, %d published", k.Rev(), k.Stats().Published)
 	}
+}
+
+// A logBuffer collects log lines. Its methods may be called concurrently.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -52,9 +52,7 @@ func (s *stand) pass(d time.Duration) {
 func (s *stand) ms() int64 { return s.now.UnixMilli() }
 
 func ranked(rev int64, by string, targets ...string) []byte {
-	w := names(targets...)
-	w.Rev, w.By = rev, by
-	return w.Encode()
+	return watchOf(rev, by, targets...).Encode()
 }
 
 // want checks and forgets what was published.
