@@ -318,6 +318,8 @@ func TestThousandTargets(t *testing.T) {
 				t.Errorf("%d sent, %d lost; want %d, %d", sent, lost, all, want)
 			}
 			checkPace(t, n.sendings(), MaxPPS)
+			e.mu.Lock()
+			defer e.mu.Unlock()
 			if len(e.table) != 0 || e.flying != 0 {
 				t.Errorf("%d packets and %d rounds are still held", len(e.table), e.flying)
 			}
@@ -334,11 +336,12 @@ func TestSequenceWraps(t *testing.T) {
 		return []reaction{{after: ms}}
 	}}
 	bubble(t, n, EngineOptions{}, func(t *testing.T, e *Engine) {
-		e.next = 1<<32 - 3
+		setNext := func(n uint32) { e.mu.Lock(); e.next = n; e.mu.Unlock() }
+		setNext(1<<32 - 3)
 		slow := make(chan Outcome, 1)
 		e.Start(Round{Addr: target, Count: 1, Timeout: 4 * time.Second}, func(o Outcome) { slow <- o })
 		synctest.Wait()
-		e.next = 1<<16 - 10 // soon at the slow one's number again
+		setNext(1<<16 - 10) // soon at the slow one's number again
 		for i := range 20 {
 			if o := ping(t, e, Round{Addr: numbered(100 + i), Count: 1, Timeout: time.Second}); !o.Answered() {
 				t.Fatalf("got %+v", o)

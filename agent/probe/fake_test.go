@@ -135,6 +135,7 @@ func (s *fakeSocket) drain(emit func(event)) int {
 	s.pending = nil
 	s.mu.Unlock()
 	for _, ev := range pending {
+		ev.at = s.clock()
 		emit(ev)
 	}
 	return len(pending)

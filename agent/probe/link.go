@@ -48,7 +48,7 @@ func (c *conn) retire() {
 }
 
 // A link is the way out over one family of addresses: an open socket, or the
-// reason why there is none. It belongs to the engine's goroutine.
+// reason why there is none. The engine's lock guards it.
 type link struct {
 	family int
 	open   func(*link) (*conn, error) // opens a socket and starts its reader

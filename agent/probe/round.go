@@ -70,8 +70,7 @@ const clockSlack = 500 * time.Millisecond
 // program in time did not lose them.
 const lastLook = 10 * time.Millisecond
 
-// A round is a Round in flight. All but its creation is the business of the
-// engine's goroutine.
+// A round is a Round in flight. The engine's lock guards it.
 type round struct {
 	Round
 	done func(Outcome)
@@ -85,6 +84,8 @@ type round struct {
 	packets []packet // one for each attempt to send
 	open    int      // packets sent and neither answered nor failed
 	err     error    // of the last packet that could not be sent
+
+	result Outcome // once it has ended
 }
 
 // A packet is one echo request of a round, or the attempt at one.

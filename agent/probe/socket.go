@@ -8,8 +8,8 @@ import (
 )
 
 // A socket sends echo requests over one family of addresses and reads what
-// comes back. send, drain and close are called by the engine's goroutine, read
-// by the socket's reader.
+// comes back. send, drain and close are called with the engine's lock held, read
+// by the socket's reader, which may call drain as well.
 type socket interface {
 	// send writes one ICMP message. It never blocks: a full buffer is an error.
 	send(msg []byte, to netip.Addr) error

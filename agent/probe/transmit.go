@@ -5,18 +5,22 @@ import (
 	"time"
 )
 
+// maxPackets bounds the packets in flight, so that a free sequence number is
+// always near.
+const maxPackets = 1 << 15
+
 // sendTries is how often one request is tried: an ICMP error about an earlier
 // one, to any address, makes the next send on the socket fail.
 const sendTries = 4
 
 // send sends the next request of r, and says when r is due again.
-func (e *Engine) send(r *round) {
+func (e *Engine) send(r *round, now instant) {
 	l := e.link(r.Addr)
 	if !r.started {
-		r.started, r.start = true, e.now
+		r.started, r.start = true, now
 		r.packets = make([]packet, 0, r.Count)
 	}
-	c, err := l.get(e.now.mono)
+	c, err := l.get(now.mono)
 	if err != nil {
 		if hint := hintOf(err); hint != "" {
 			err = fmt.Errorf("%w; permit it with: %s", err, hint)
@@ -25,21 +29,21 @@ func (e *Engine) send(r *round) {
 		for !r.sentAll() {
 			e.unsent(r, err)
 		}
-		e.proceed(r, e.now.mono)
+		e.proceed(r, now)
 		return
 	}
 	seq, ok := e.sequence()
 	if !ok {
 		e.unsent(r, fmt.Errorf("%d packets are in flight, which is the most", maxPackets))
-		e.proceed(r, e.now.mono)
+		e.proceed(r, now)
 		return
 	}
 	tx, err := e.write(c, r, seq)
 	if err != nil {
 		err = fmt.Errorf("send to %v: %w", r.Addr, err)
-		l.complain(e.now.mono, err)
+		l.complain(now.mono, err)
 		e.unsent(r, err)
-		e.proceed(r, e.now.mono)
+		e.proceed(r, now)
 		return
 	}
 	if len(r.packets) == 0 {
@@ -52,7 +56,7 @@ func (e *Engine) send(r *round) {
 	e.count.sent.Add(1)
 	e.pace.sent(tx.mono)
 	e.space.sent(r.Addr, tx.mono)
-	e.proceed(r, tx.mono)
+	e.proceed(r, tx)
 }
 
 // write sends request n of r and returns when, on both clocks, just before.
@@ -84,12 +88,12 @@ func (e *Engine) unsent(r *round, err error) {
 }
 
 // proceed says when r, which attempted a request at sent, is due again.
-func (e *Engine) proceed(r *round, sent time.Duration) {
+func (e *Engine) proceed(r *round, sent instant) {
 	switch {
 	case r.settled():
-		e.finish(r)
+		e.finish(r, sent)
 	case !r.sentAll():
-		e.wait.put(r, sent+r.Gap)
+		e.wait.put(r, sent.mono+r.Gap)
 	default:
 		e.wait.put(r, r.lastDeadline())
 	}
@@ -118,49 +122,4 @@ func (e *Engine) sequence() (n uint32, ok bool) {
 			return n, true
 		}
 	}
-}
-
-// handle records what a socket read.
-func (e *Engine) handle(ev *event) {
-	t, ok := e.table[ev.echo.seq]
-	if !ok || !t.matches(ev) {
-		e.count.strangers.Add(1)
-		return
-	}
-	r := t.round
-	if ev.cause != "" {
-		if r.fail(t.i, ev) {
-			e.count.failures.Add(1)
-		}
-	} else {
-		e.answer(r, t.i, ev)
-	}
-	if r.settled() && r.index >= 0 {
-		e.wait.remove(r)
-		e.finish(r)
-	}
-}
-
-func (e *Engine) answer(r *round, i int, ev *event) {
-	switch fresh := r.answer(i, ev); {
-	case !fresh:
-		e.count.duplicates.Add(1)
-	case r.packets[i].state == stateLate:
-		e.count.late.Add(1)
-	default:
-		e.count.received.Add(1)
-	}
-	e.link(r.Addr).answered()
-}
-
-// matches reports whether ev is about the packet of t: the sequence number
-// alone may be an older packet's.
-func (t ref) matches(ev *event) bool {
-	if ev.echo.whole && ev.echo.n != t.round.packets[t.i].n {
-		return false
-	}
-	if ev.cause != "" {
-		return ev.to == t.round.Addr
-	}
-	return ev.from == t.round.Addr
 }
