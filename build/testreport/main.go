@@ -104,7 +104,11 @@ func (r *report) packageEnd(e event, said string) {
 	switch e.Action {
 	case "fail":
 		r.broken++
-		fmt.Fprint(r.w, said)
+		for line := range strings.Lines(said) {
+			if line != "FAIL\n" && !strings.HasPrefix(line, "FAIL\t") { // said below
+				fmt.Fprint(r.w, line)
+			}
+		}
 		// Of a test that a panic or a deadline cut off there is no end.
 		for key, b := range r.output {
 			if key[0] == e.Package {

@@ -26,8 +26,10 @@ func TestReport(t *testing.T) {
 		{"nothing", "", false, []string{"go test FAILED: 0 packages"}},
 		{"failed", good + `{"Action":"output","Package":"q","Test":"TestB","Output":"    b_test.go:1: boom\n"}
 {"Action":"fail","Package":"q","Test":"TestB"}
+{"Action":"output","Package":"q","Output":"exit status 2\n"}
+{"Action":"output","Package":"q","Output":"FAIL\tq\t0.1s\n"}
 {"Action":"fail","Package":"q"}
-`, false, []string{"b_test.go:1: boom\n", "FAIL  q", "2 packages (1 failed), 1 tests passed, 1 failed"}},
+`, false, []string{"b_test.go:1: boom\nexit status 2\nFAIL  q", "2 packages (1 failed), 1 tests passed, 1 failed"}},
 		{"cut off", good + `{"Action":"output","Package":"q","Test":"TestB","Output":"panic: boom\n"}
 {"Action":"fail","Package":"q"}`, false, []string{"panic: boom\n"}},
 		{"does not compile", good + `{"ImportPath":"q","Action":"build-output","Output":"q.go:1: undefined: x\n"}
