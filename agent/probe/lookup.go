@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"swarming/shared/wire"
 )
@@ -85,4 +86,32 @@ func (r *Resolver) choose(q question, addrs []netip.Addr, prev previous) Answer 
 		return Answer{Cause: wire.CausePolicy, Err: fmt.Errorf("%s: %w", q.name, refused)}
 	}
 	return Answer{Cause: wire.CauseNoSuchHost, Err: fmt.Errorf("%s has no address of family %s", q.name, q.family)}
+}
+
+// An outage is a row of lookups that all failed.
+type outage struct {
+	since time.Time
+	count int
+}
+
+// outageAfter failures in a row are worth a line in the log: fewer can be one
+// domain's own fault.
+const outageAfter = 4
+
+// watch logs when the resolver seems to be down, and when it works again.
+// r.mu is held.
+func (r *Resolver) watch(now time.Time, a Answer) {
+	if a.Cause != wire.CauseResolver {
+		if r.outage.count >= outageAfter {
+			r.log.Info("names can be looked up again", "failures", r.outage.count, "after", now.Sub(r.outage.since).Round(time.Second))
+		}
+		r.outage = outage{}
+		return
+	}
+	if r.outage.count == 0 {
+		r.outage.since = now
+	}
+	if r.outage.count++; r.outage.count == outageAfter {
+		r.log.Warn("cannot look up names", "err", a.Err)
+	}
 }

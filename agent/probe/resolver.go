@@ -369,34 +369,6 @@ func (r *Resolver) settle(now time.Time, h *host, a Answer) {
 	}
 }
 
-// An outage is a row of lookups that all failed.
-type outage struct {
-	since time.Time
-	count int
-}
-
-// outageAfter failures in a row are worth a line in the log: fewer can be one
-// domain's own fault.
-const outageAfter = 4
-
-// watch logs when the resolver seems to be down, and when it works again.
-// r.mu is held.
-func (r *Resolver) watch(now time.Time, a Answer) {
-	if a.Cause != wire.CauseResolver {
-		if r.outage.count >= outageAfter {
-			r.log.Info("names can be looked up again", "failures", r.outage.count, "after", now.Sub(r.outage.since).Round(time.Second))
-		}
-		r.outage = outage{}
-		return
-	}
-	if r.outage.count == 0 {
-		r.outage.since = now
-	}
-	if r.outage.count++; r.outage.count == outageAfter {
-		r.log.Warn("cannot look up names", "err", a.Err)
-	}
-}
-
 // about returns d give or take a fifth.
 func (r *Resolver) about(d time.Duration) time.Duration {
 	return d*4/5 + time.Duration(r.rand()*float64(d)*2/5)
