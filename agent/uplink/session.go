@@ -276,13 +276,17 @@ func (s *session) leave() {
 	s.collect()
 }
 
+// drain publishes what is left. Where a collector was heard it also waits for
+// its acks, which are a second away: without a state directory, what is not
+// acknowledged now may be lost.
 func (s *session) drain(limit time.Duration) {
 	s.u.opts.Outbox.Drain()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
 		s.feed()
-		if s.inFlight == 0 {
+		heard, _ := s.signs()
+		if s.inFlight == 0 && (heard.IsZero() || s.u.opts.Outbox.Stats().Pending == 0) {
 			return
 		}
 		select {
@@ -290,6 +294,7 @@ func (s *session) drain(limit time.Duration) {
 			return
 		case c := <-s.done:
 			s.finish(c)
+		case <-s.kick:
 		case <-timer.C:
 			return
 		}

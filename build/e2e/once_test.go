@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,12 +21,10 @@ func TestOnceThroughCrashes(t *testing.T) {
 	node := estest.New(t, estest.Options{})
 	c := startCollector(t, append(addrs(brokers), "--elasticsearch", node.URL)...)
 	publishList(t, brokers[0], fast(loopbacks(30)...))
-	agents := []*process{startAgent(t, "a", addrs(brokers)...), startAgent(t, "b", addrs(brokers)...)}
+	agents := []*keeping{startKeeping(t, "a", addrs(brokers)...), startKeeping(t, "b", addrs(brokers)...)}
 	crash(t, c, node)
-	for _, a := range agents {
-		a.stop()
-	}
-	settle(t, c, node)
+	publishList(t, brokers[0], `{"targets":[]}`)
+	settle(t, c, node, agents...)
 }
 
 // The same over TLS, with an API key that may only create documents.
@@ -53,10 +52,13 @@ func TestOnceOverTLS(t *testing.T) {
 	if _, stderr, code := runToEnd(t, nil, "swarming-collector", watchSet...); code != 0 {
 		t.Fatalf("watch set: exit %d: %s", code, stderr)
 	}
-	agent := startAgent(t, "a", append(urls, clientTLS(t, ca, "a")...)...)
+	agent := startKeeping(t, "a", append(urls, clientTLS(t, ca, "a")...)...)
 	crash(t, c, node)
-	agent.stop()
-	settle(t, c, node)
+	watchNone := append([]string{"watch", "set", "--broker", urls[0], "--none"}, clientTLS(t, ca, "person")...)
+	if _, stderr, code := runToEnd(t, nil, "swarming-collector", watchNone...); code != 0 {
+		t.Fatalf("watch set --none: exit %d: %s", code, stderr)
+	}
+	settle(t, c, node, agent)
 }
 
 // clientTLS returns the flags of a client with a certificate of its own.
@@ -100,9 +102,46 @@ func crash(t *testing.T, c *collectorProcess, node *estest.Node) {
 	}
 }
 
-// settle waits until journal and Elasticsearch are complete and agree.
-func settle(t *testing.T, c *collectorProcess, node *estest.Node) {
+// A keeping is an agent with a state directory.
+type keeping struct {
+	*process
+	name  string
+	state string
+	args  []string
+}
+
+func startKeeping(t *testing.T, name string, args ...string) *keeping {
 	t.Helper()
+	k := &keeping{name: name, state: t.TempDir()}
+	k.args = append([]string{"--state-dir", k.state}, args...)
+	k.process = startAgent(t, name, k.args...)
+	return k
+}
+
+// deliver stops the agent, which may leave results in its state directory, and
+// starts it again until all of them are acknowledged.
+func (k *keeping) deliver() {
+	k.t.Helper()
+	if code := k.stop(); code != 0 {
+		k.t.Errorf("agent exits with %d after SIGTERM", code)
+	}
+	k.process = startAgent(k.t, k.name, k.args...)
+	eventually(k.t, "what was kept is acknowledged", func() error {
+		_, err := os.Stat(filepath.Join(k.state, "outbox"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("state file still there (%v)", err)
+	})
+	k.stop()
+}
+
+// settle wants all that the agents measured in the journal and in Elasticsearch.
+func settle(t *testing.T, c *collectorProcess, node *estest.Node, agents ...*keeping) {
+	t.Helper()
+	for _, a := range agents {
+		a.deliver()
+	}
 	eventually(t, "journal complete, Elasticsearch equal", func() error {
 		rows := c.results()
 		if len(rows) == 0 {
