@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -260,12 +261,12 @@ func (s *swarm) stop() time.Duration {
 	began := time.Now()
 	s.cancel()
 	<-s.ended
+	if s.current() >= 0 {
+		s.t.Error("a connection is left open")
+	}
 	for _, b := range s.brokers {
 		for _, l := range b.all() {
-			if l.how == "" {
-				s.t.Error("a connection is left open")
-				l.Abort()
-			}
+			l.Abort() // lets its heartbeats end
 		}
 	}
 	return time.Since(began)
@@ -281,7 +282,7 @@ func (s *swarm) add(n int) {
 func (b *fakeBroker) all() []*fakeLink {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return append([]*fakeLink(nil), b.links...)
+	return slices.Clone(b.links)
 }
 
 // last returns the latest connection.
@@ -291,6 +292,32 @@ func (b *fakeBroker) last() *fakeLink {
 		return nil
 	}
 	return all[len(all)-1]
+}
+
+// seen returns what the latest connection looks like at this moment.
+func (b *fakeBroker) seen() fakeLink {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.links) == 0 {
+		return fakeLink{}
+	}
+	l := *b.links[len(b.links)-1]
+	l.published, l.times = slices.Clone(l.published), slices.Clone(l.times)
+	return l
+}
+
+func (b *fakeBroker) connected() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.links)
+	return n > 0 && b.links[n-1].how == ""
+}
+
+// dialled returns when connections were attempted.
+func (b *fakeBroker) dialled() []time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.dials)
 }
 
 // of returns the messages of a kind, over all connections.
@@ -310,16 +337,17 @@ func (b *fakeBroker) of(kind wire.Kind) (out []broker.Message) {
 // current returns the index of the broker that is connected, -1 without one.
 func (s *swarm) current() int {
 	for i, b := range s.brokers {
-		if l := b.last(); l != nil {
-			b.mu.Lock()
-			open := l.how == ""
-			b.mu.Unlock()
-			if open {
-				return i
-			}
+		if b.connected() {
+			return i
 		}
 	}
 	return -1
+}
+
+// pass lets time pass, and all that is due at its end happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // until lets time pass, a second at a time, until f holds or limit is over, and
@@ -327,8 +355,7 @@ func (s *swarm) current() int {
 func (s *swarm) until(limit time.Duration, f func() bool) time.Duration {
 	began := time.Now()
 	for !f() && time.Since(began) < limit {
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 	}
 	return time.Since(began)
 }

@@ -15,7 +15,7 @@ func TestConnects(t *testing.T) {
 		b := s.brokers[0]
 		s.add(2)
 		s.run()
-		l := b.last()
+		l := b.seen()
 		want(t, "client id", l.opts.ClientID, "garage-pi-b1")
 		want(t, "subscriptions", l.subs, []broker.Subscription{{Filter: "watch", QoS: 1}, {Filter: "live/collector/+"}, {Filter: "ack/garage-pi"}})
 		will, err := wire.DecodeRip(l.opts.Will.Payload)
@@ -25,10 +25,11 @@ func TestConnects(t *testing.T) {
 		want(t, "will", will, wire.Rip{V: 1, Agent: agent, Boot: boot, Conn: 1, Reason: wire.RipLost})
 		want(t, "will on", []any{l.opts.Will.Topic, l.opts.Will.QoS, l.opts.Will.Retained}, []any{"rip/agent/garage-pi", 1, false})
 
-		time.Sleep(time.Second)
+		pass(time.Second)
+		l = b.seen()
 		want(t, "published first", []any{l.published[0].Topic, l.published[0].QoS, l.published[0].Retained}, []any{"live/agent/garage-pi", 0, false})
 		want(t, "then", []any{l.published[1].Topic, l.published[1].QoS, l.published[1].Retained}, []any{"ping/example.com", 1, false})
-		time.Sleep(2*time.Minute + time.Second)
+		pass(2*time.Minute + time.Second)
 		beats := b.of(wire.KindLiveAgent)
 		want(t, "heartbeats in two minutes", len(beats), 3)
 		live, err := wire.DecodeLiveAgent(beats[2].Payload)
@@ -52,10 +53,10 @@ func TestDelivers(t *testing.T) {
 		s.add(200)
 		s.run()
 		for range 100 {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			s.add(2)
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		o := s.outbox.Stats()
 		want(t, "acked, pending, resent", []any{o.Acked, o.Pending, o.Resent}, []any{400, 0, 0})
 		want(t, "published", len(b.of(wire.KindPing)), 400)
@@ -71,7 +72,7 @@ func TestWindow(t *testing.T) {
 		s.brokers[0].frozen = true
 		s.run()
 		s.add(100)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		want(t, "published without PUBACK", len(s.brokers[0].of(wire.KindPing)), Window)
 		l := s.brokers[0].last()
 		l.b.mu.Lock()
@@ -98,18 +99,18 @@ func TestBrokerKilled(t *testing.T) {
 			}
 			s.run()
 			s.add(1)
-			time.Sleep(10 * time.Minute)
+			pass(10 * time.Minute)
 			s.brokers[0].kill()
 			killed := time.Now()
 			s.add(1)
-			time.Sleep(6 * time.Second)
-			l := s.brokers[1].last()
-			if l == nil || len(l.published) < 2 {
+			pass(6 * time.Second)
+			l := s.brokers[1].seen()
+			if len(l.published) < 2 {
 				t.Fatal("nothing was published through another broker in 6 s")
 			}
 			between(t, "until a result is out", l.times[1].Sub(killed), 0, 5*time.Second)
 			want(t, "conn", s.uplink.Stats().Conn, 2)
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			want(t, "pending", s.outbox.Stats().Pending, 0)
 			s.stop()
 			logged(t, s.lines(), "connected to broker", "connection to broker lost", "connected to broker")
@@ -124,9 +125,9 @@ func TestResendsWhatWasInFlight(t *testing.T) {
 		s.brokers[0].frozen = true
 		s.run()
 		s.add(3)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		s.brokers[0].kill()
-		time.Sleep(6 * time.Second)
+		pass(6 * time.Second)
 		first, second := s.brokers[0].of(wire.KindPing), s.brokers[1].of(wire.KindPing)
 		want(t, "published first and then", []any{len(first), len(second)}, []any{3, 3})
 		for i := range second {
@@ -145,11 +146,11 @@ func TestAllDown(t *testing.T) {
 		}
 		s.run()
 		s.add(10) // never blocks
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		// Dial k is of broker k mod 3, in circle k/3.
 		var all []time.Time
-		for k := 0; k/3 < len(s.brokers[k%3].dials); k++ {
-			at := s.brokers[k%3].dials[k/3]
+		for k := 0; k/3 < len(s.brokers[k%3].dialled()); k++ {
+			at := s.brokers[k%3].dialled()[k/3]
 			if k > 0 {
 				between(t, "pause", at.Sub(all[k-1]), 0, min(5*time.Second<<min(k/3, 6), time.Minute))
 			}
@@ -165,7 +166,7 @@ func TestAllDown(t *testing.T) {
 		}
 		between(t, "until connected", s.until(2*time.Minute, func() bool { return s.current() >= 0 }), 0, time.Minute)
 		synctest.Wait()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		lines = s.lines()
 		logged(t, lines, "broker works again")
 		logged(t, lines, "was=refused count=")
@@ -179,9 +180,9 @@ func TestSubscriptionRefused(t *testing.T) {
 		s := newSwarm(t, 2, 1, Options{})
 		s.brokers[0].refuse = &broker.SubscribeError{Filter: "ack/garage-pi"}
 		s.run()
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		want(t, "uses", s.current(), 1)
-		want(t, "the other", s.brokers[0].last().how, "closed")
+		want(t, "the other", s.brokers[0].seen().how, "closed")
 		s.stop()
 		logged(t, s.lines(), `refused the subscription to "ack/garage-pi"`, "connected to broker")
 	})
@@ -197,7 +198,7 @@ func TestFlappingBroker(t *testing.T) {
 			s.brokers[0].last().end("lost", broker.ErrMalformed) // the moment it connects
 			synctest.Wait()
 		}
-		if n := len(s.brokers[0].dials); n > 12*60*4 {
+		if n := len(s.brokers[0].dialled()); n > 12*60*4 {
 			t.Errorf("%d attempts in 12 hours", n)
 		}
 		s.stop()
@@ -225,10 +226,10 @@ func TestLifetime(t *testing.T) {
 			}
 			s.run()
 			s.until(37*time.Hour, func() bool { return s.current() == 1 })
-			l := s.brokers[0].last()
+			l := s.brokers[0].seen()
 			want(t, "it", l.how, "closed")
 			between(t, "lifetime", l.ended.Sub(l.began), 12*time.Hour, 36*time.Hour)
-			between(t, "gap", s.brokers[1].last().began.Sub(l.ended), 0, time.Millisecond)
+			between(t, "gap", s.brokers[1].seen().began.Sub(l.ended), 0, time.Millisecond)
 			s.stop()
 		})
 	}
@@ -239,12 +240,12 @@ func TestLeaves(t *testing.T) {
 		s := newSwarm(t, 1, 1, Options{})
 		s.add(300) // from before the connection: at its pace it would take 6 s
 		s.run()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if n := len(s.brokers[0].of(wire.KindPing)); n > 60 {
 			t.Errorf("%d published in the first second: want about 50", n)
 		}
 		between(t, "leaving", s.stop(), 0, time.Millisecond)
-		l := s.brokers[0].last()
+		l := s.brokers[0].seen()
 		want(t, "published", len(s.brokers[0].of(wire.KindPing)), 300)
 		m := l.published[len(l.published)-1]
 		bye, err := wire.DecodeRip(m.Payload)
@@ -261,11 +262,11 @@ func TestLeavesFrozen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwarm(t, 1, 1, Options{})
 		s.run()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		s.brokers[0].set(func(b *fakeBroker) { b.frozen = true })
 		s.add(30)
 		between(t, "leaving", s.stop(), 3*time.Second, 5*time.Second)
-		want(t, "it", s.brokers[0].last().how, "aborted") // its will is all that can be said
+		want(t, "it", s.brokers[0].seen().how, "aborted") // its will is all that can be said
 		want(t, "pending", s.outbox.Stats().Pending, 30)
 	})
 }
@@ -275,7 +276,7 @@ func TestLeavesUnconnected(t *testing.T) {
 		s := newSwarm(t, 1, 1, Options{})
 		s.brokers[0].kill()
 		s.run()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		between(t, "leaving", s.stop(), 0, time.Millisecond)
 	})
 }
