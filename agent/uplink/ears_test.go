@@ -138,3 +138,15 @@ func TestComplaintsAreBounded(t *testing.T) {
 		want(t, "log lines a minute later", len(s.lines()), 1)
 	})
 }
+
+// An ack is a sign of a collector as good as a heartbeat, whatever it is about.
+func TestAckIsASign(t *testing.T) {
+	hears(t, Options{}, func(s *swarm, send func(m broker.Message)) {
+		s.add(1)
+		pass(30 * time.Second)
+		want(t, "published before any sign", len(s.brokers[0].of(wire.KindPing)), 1)
+		send(ack(99))
+		pass(2 * time.Second)
+		want(t, "published after one", len(s.brokers[0].of(wire.KindPing)), 2)
+	})
+}
