@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -66,18 +67,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.outbox.Load(); err != nil {
 		return fmt.Errorf("load outbox: %w", err)
 	}
+	measuring, mctx := errgroup.WithContext(ctx)
+	measuring.Go(func() error { return a.engine.Run(mctx) })
+	measuring.Go(func() error { return a.resolver.Run(mctx) })
+	measuring.Go(func() error { return a.measure.run(mctx) })
 	// The uplink outlives the measuring: what is measured last is still sent.
-	measuring, stopped := errgroup.WithContext(ctx)
-	measuring.Go(func() error { return a.engine.Run(stopped) })
-	measuring.Go(func() error { return a.resolver.Run(stopped) })
-	measuring.Go(func() error { return a.measure.run(stopped) })
-	uplinkDone := make(chan error, 1)
-	go func() { uplinkDone <- a.uplink.Run(stopped) }()
+	lasting, drain := context.WithCancel(context.WithoutCancel(ctx))
+	defer drain()
+	delivered := make(chan error, 1)
+	go func() { delivered <- a.uplink.Run(lasting) }()
 
 	err := measuring.Wait()
-	if uerr := <-uplinkDone; err == nil {
-		err = uerr
-	}
+	drain()
+	err = errors.Join(err, <-delivered)
 	if serr := a.outbox.Save(); serr != nil {
 		a.log.Error("cannot keep the outbox", "err", serr)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -82,7 +83,7 @@ func (m *measurer) resolved(job schedule.Job, a probe.Answer) {
 	now := time.Now()
 	if a.Cause != "" {
 		m.log.Debug("cannot resolve", "target", job.Target, "cause", a.Cause, "err", a.Err)
-		m.finish(job, a.Addr, probe.Outcome{Start: now, Cause: a.Cause})
+		m.finish(job, a.Addr, probe.Outcome{Start: now, Cause: a.Cause, Stopped: errors.Is(a.Err, probe.ErrStopped)})
 		return
 	}
 	m.mu.Lock()
