@@ -162,7 +162,7 @@ func (m *Mosquitto) awaitReady(ctx context.Context, from int) error {
 		case <-tick.C:
 		}
 		// A config may have turned the log off.
-		if !bytes.Contains(m.log.from(from), []byte(" running")) && time.Since(began) < time.Second {
+		if !bytes.Contains(m.log.from(from), []byte(" running")) && time.Since(began) < 5*time.Second {
 			continue
 		}
 		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", m.Addr())
