@@ -60,6 +60,7 @@ func newEars(opts Options, log *slog.Logger) *ears {
 type sign struct {
 	collector bool // one is there
 	acked     bool // and stored results of ours
+	listed    bool // a watch list was put into force
 }
 
 // hear understands one message.
@@ -89,10 +90,13 @@ func (e *ears) hearWatch(m broker.Message) sign {
 	}
 	e.watching.Lock()
 	defer e.watching.Unlock()
-	if e.watch.offer(time.Now(), w, m.Retained) && e.onWatch != nil {
+	if !e.watch.offer(time.Now(), w, m.Retained) {
+		return sign{}
+	}
+	if e.onWatch != nil {
 		e.onWatch(w)
 	}
-	return sign{}
+	return sign{listed: true}
 }
 
 // takeOverdue puts a list into force that had been put off, if it is time.

@@ -34,6 +34,7 @@ type session struct {
 	began     time.Time
 	patience  time.Duration
 	ends      time.Time // when it has become old
+	lastLive  time.Time
 	nextLive  time.Time
 	lastIdle  time.Time // when last no result waited for an ack
 	settledAt time.Time // zero: not settled
@@ -44,6 +45,7 @@ type session struct {
 	mu    sync.Mutex // guards what follows, which the connection's reader sets
 	heard time.Time  // a collector
 	acked time.Time  // an ack that removed something
+	fresh bool       // a watch list, of which no heartbeat has told yet
 }
 
 // A confirmation is the end of one publish.
@@ -74,11 +76,27 @@ func (s *session) hear(m broker.Message) {
 	if got.acked {
 		s.acked = now
 	}
+	s.fresh = s.fresh || got.listed
 	s.mu.Unlock()
 	select {
 	case s.kick <- struct{}{}:
 	default: // it will look anyway
 	}
+}
+
+// listTold is how long after a heartbeat, at least, another one tells what became
+// of a new watch list: soon for a person who looks, and yet no flood when lists
+// are.
+const listTold = 10 * time.Second
+
+// hasten brings the next heartbeat forward when there is a new watch list.
+func (s *session) hasten(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.lastLive.Add(listTold); s.fresh && at.Before(s.nextLive) {
+		s.nextLive = at
+	}
+	s.fresh = false
 }
 
 func (s *session) signs() (heard, acked time.Time) {
@@ -123,7 +141,9 @@ func (s *session) start(now time.Time) {
 // check does what is due, and says whether the connection is to be kept.
 func (s *session) check(now time.Time) ending {
 	s.u.ears.takeOverdue(now)
+	s.hasten(now)
 	if !now.Before(s.nextLive) {
+		s.lastLive = now
 		s.nextLive = now.Add(s.u.timing.Heartbeat)
 		s.conn.PublishAsync(s.u.heartbeat(s.number), nil)
 	}

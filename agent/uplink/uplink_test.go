@@ -280,3 +280,37 @@ func TestLeavesUnconnected(t *testing.T) {
 		between(t, "leaving", s.stop(), 0, time.Millisecond)
 	})
 }
+
+// A new watch list is followed by a heartbeat that tells what became of it, and
+// a flood of lists by no flood of heartbeats.
+func TestListIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		targets := 0
+		s := newSwarm(t, 1, 1, Options{
+			OnWatch: func(w wire.Watch) { targets = len(w.Targets) },
+			Live:    func() wire.LiveAgent { return wire.LiveAgent{Targets: targets} },
+		})
+		b := s.brokers[0]
+		s.run()
+		pass(20 * time.Second)
+		want(t, "heartbeats without a list", len(b.of(wire.KindLiveAgent)), 1)
+		b.last().opts.OnMessage(broker.Message{Topic: wire.TopicWatch, Payload: []byte("one.example two.example")})
+		pass(time.Second)
+		beats := b.of(wire.KindLiveAgent)
+		want(t, "heartbeats after a list", len(beats), 2)
+		live, err := wire.DecodeLiveAgent(beats[1].Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "targets told", live.Targets, 2)
+		for i := range 60 {
+			list := wire.Watch{Rev: int64(i + 1), Targets: []wire.Target{{Target: "one.example"}}}
+			b.last().opts.OnMessage(broker.Message{Topic: wire.TopicWatch, Payload: list.Encode()})
+			pass(time.Second)
+		}
+		if n := len(b.of(wire.KindLiveAgent)); n > 2+7 {
+			t.Errorf("%d heartbeats in the minute of 60 lists, want at most 7", n-2)
+		}
+		s.stop()
+	})
+}
