@@ -314,3 +314,25 @@ func TestListIsTold(t *testing.T) {
 		s.stop()
 	})
 }
+
+// Where a collector is heard, a stopping agent waits for the acks of what it
+// published last; where none is, it has nothing to wait for.
+func TestDrainWaitsForAcks(t *testing.T) {
+	for _, tt := range []struct {
+		collector bool
+		pending   int
+	}{{true, 0}, {false, 5}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSwarm(t, 1, 1, Options{})
+			s.brokers[0].collector, s.brokers[0].acks = tt.collector, tt.collector
+			s.run()
+			pass(2 * time.Second)
+			s.add(5)
+			took := s.stop()
+			want(t, "pending", s.outbox.Stats().Pending, tt.pending)
+			if limit := 5 * time.Second; took > limit || !tt.collector && took > 0 {
+				t.Errorf("stopping took %v with collector %v", took, tt.collector)
+			}
+		})
+	}
+}
