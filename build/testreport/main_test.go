@@ -15,6 +15,18 @@ const good = `go test -json ./...
 {"Action":"skip","Package":"empty","Elapsed":0}
 `
 
+func TestReportOfAShortRun(t *testing.T) {
+	var out strings.Builder
+	r := newReport(&out)
+	r.short = true
+	in := good + `{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:3: needs a broker: not with -short\n"}
+{"Action":"skip","Package":"p","Test":"TestC"}
+`
+	if err := r.read(strings.NewReader(in)); err != nil || !r.finish() {
+		t.Errorf("a short run may not skip what it needs (%v):\n%s", err, &out)
+	}
+}
+
 func TestReport(t *testing.T) {
 	for _, c := range []struct {
 		name, in string
