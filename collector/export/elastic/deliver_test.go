@@ -1,6 +1,7 @@
 package elastic
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -355,6 +356,24 @@ func TestStopWhileElasticsearchHangs(t *testing.T) {
 	exported(t, m, e)
 	if f.count() != 20 {
 		t.Errorf("%d documents: want 20", f.count())
+	}
+}
+
+// What is stored by the time of the stop is noted, and not sent again.
+func TestStopNotesWhatIsStored(t *testing.T) {
+	f, m := newFake(t).up(), newMemory()
+	m.add(10)
+	e, err := New(Options{URLs: []string{f.URL}, Source: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	m.onSet = cancel
+	if err := e.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if m.cursor() != 10 {
+		t.Errorf("the cursor is at %d: want 10", m.cursor())
 	}
 }
 

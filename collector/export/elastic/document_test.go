@@ -149,11 +149,11 @@ func TestLabels(t *testing.T) {
 		t.Errorf("labels of agents without any: %q", got)
 	}
 	m.agents = append(m.agents, journal.AgentInfo{Name: "new", Labels: map[string]string{"isp": "new"}})
-	m.agents[0].Labels = map[string]string{"isp": "other"}
 	now = now.Add(labelsRetry)
 	if got := get("new"); got != `{"isp":"new"}` {
 		t.Errorf("labels of a new agent a second later: %q", got)
 	}
+	m.agents[0].Labels = map[string]string{"isp": "other"}
 	now = now.Add(labelsAge)
 	if got := get("a"); got != `{"isp":"other"}` {
 		t.Errorf("labels of a after they changed: %q", got)

@@ -24,9 +24,10 @@ type memory struct {
 	agents  []journal.AgentInfo
 	cursors map[string]int64
 	changed chan struct{}
-	fail    error // what every call returns, if set
-	reads   int   // calls of ResultsAfter
-	highest int64 // that ResultsAfter has handed out
+	fail    error  // what every call returns, if set
+	onSet   func() // called before a cursor is set, if set
+	reads   int    // calls of ResultsAfter
+	highest int64  // that ResultsAfter has handed out
 }
 
 func newMemory() *memory {
@@ -102,7 +103,13 @@ func (m *memory) Cursor(_ context.Context, name string) (int64, error) {
 	return m.cursors[name], m.fail
 }
 
-func (m *memory) SetCursor(_ context.Context, name string, id int64) error {
+func (m *memory) SetCursor(ctx context.Context, name string, id int64) error {
+	if m.onSet != nil {
+		m.onSet()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {

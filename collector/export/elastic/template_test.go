@@ -39,6 +39,28 @@ func TestLifecycleWhereThereIsOne(t *testing.T) {
 	}
 }
 
+// A 404 that is not about the policy is about the whole feature.
+func TestNoLifecycleHere(t *testing.T) {
+	f, m := newFake(t), newMemory()
+	var puts atomic.Int32
+	f.before = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if !strings.HasPrefix(r.URL.Path, "/_ilm/") {
+			return false
+		}
+		if r.Method == http.MethodPut {
+			puts.Add(1)
+		}
+		problem(w, 404, "api_not_available_exception", "Request for uri [/_ilm/policy] is not available")
+		return true
+	}
+	f.up()
+	start(t, Options{URLs: []string{f.URL}, Source: m})
+	wait(t, "put", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.template) == 2 })
+	if puts.Load() != 0 || strings.Contains(string(f.template["swarming-ping"]), "lifecycle") {
+		t.Errorf("%d policies put: want none, and a template without a lifecycle", puts.Load())
+	}
+}
+
 // A template that is as new as ours, or newer, is left alone.
 func TestTemplateVersions(t *testing.T) {
 	for _, tt := range []struct {
