@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"swarming/collector/journal"
@@ -32,6 +33,10 @@ func (i *Ingest) handle(m inbound) {
 		return
 	}
 	kind := wire.KindOf(m.message.Topic)
+	if m.what == skipped {
+		i.refused.add(kind, wire.ReasonSize, m.message.Topic, i.addr(m.broker), fmt.Errorf("packet of %d bytes: want at most %d", m.size, maxPacket))
+		return
+	}
 	if m.message.Retained && kind != wire.KindWatch {
 		i.refused.add(kind, reasonRetained, m.message.Topic, i.addr(m.broker), nil)
 		return

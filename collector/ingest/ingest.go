@@ -150,6 +150,7 @@ type inbound struct {
 	broker  int
 	at      time.Time // of arrival
 	message broker.Message
+	size    int // of what was skipped, in bytes; message has its topic only
 }
 
 // A happening is what an inbound tells.
@@ -157,6 +158,7 @@ type happening int
 
 const (
 	arrived happening = iota
+	skipped // it was too big, and is gone
 	subscribed
 	lost
 )

@@ -456,3 +456,34 @@ func TestHostilePayloads(t *testing.T) {
 		}
 	})
 }
+
+// TestMessagesTooBig: what was too big to be received is refused by the kind of
+// its topic, and logged once for each topic and minute.
+func TestMessagesTooBig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, 1, nil)
+		for range 5 {
+			for _, topic := range []string{"ping/x", "live/agent/\x1b[2J", "watch"} {
+				r.brokers[0].conn.opts.OnSkip(topic, 80<<20)
+			}
+		}
+		after(time.Second)
+		stats := r.in.Stats()
+		for _, kind := range []string{"ping", "live_agent", "watch"} {
+			if got := stats.Refused[kind]["size"]; got != 5 {
+				t.Errorf("refused %d of kind %s, want 5: %v", got, kind, stats.Refused)
+			}
+		}
+		if got := stats.Brokers[0].Messages; got != 15 {
+			t.Errorf("%d messages, want 15", got)
+		}
+		if n := r.lines("packet of 83886080 bytes: want at most 262144"); n != 3 || r.lines("\x1b") > 0 {
+			t.Errorf("%d lines, want 3:\n%s", n, r.log)
+		}
+		r.brokers[0].result(sample("a", 1))
+		after(time.Second)
+		if got := r.journal.results(); got != 1 {
+			t.Errorf("%d results stored afterwards, want 1", got)
+		}
+	})
+}

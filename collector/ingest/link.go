@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	outLen      = 4096    // messages that may wait for one broker
-	outBytes    = 4 << 20 // their bytes
-	subscribing = 10 * time.Second
-	firstRetry  = time.Second      // ceiling of the first pause
-	lastRetry   = 30 * time.Second // of all pauses
-	stable      = 30 * time.Second // a connection that lives so long starts the pauses anew
-	farewell    = time.Second      // to send what is queued, at the end
+	outLen     = 4096             // messages that may wait for one broker
+	outBytes   = 4 << 20          // their bytes
+	maxPacket  = 256 << 10        // bytes; larger ones are thrown away
+	firstRetry = time.Second      // ceiling of the first pause
+	lastRetry  = 30 * time.Second // of all pauses
+	stable     = 30 * time.Second // a connection that lives so long starts the pauses anew
+	farewell   = time.Second      // to send what is queued, at the end
 )
 
 // A link supervises the connection to one broker.
@@ -73,7 +73,9 @@ func (l *link) session(ctx context.Context) error {
 	conn, err := l.in.opts.Dial(ctx, l.addr, broker.Options{
 		ClientID:  fmt.Sprintf("%s-%s", l.in.opts.Name, l.in.opts.Boot),
 		TLS:       l.in.opts.TLS,
+		MaxPacket: maxPacket,
 		OnMessage: l.receive,
+		OnSkip:    l.skip,
 		Log:       l.log,
 	})
 	if err != nil {
@@ -90,9 +92,9 @@ func (l *link) session(ctx context.Context) error {
 	return l.converse(ctx, conn)
 }
 
+// subscribe sets no time of its own. The connection ends when an answer is
+// overdue, and knows that one can wait behind a stored message of 80 MB.
 func (l *link) subscribe(ctx context.Context, conn Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, subscribing)
-	defer cancel()
 	err := conn.Subscribe(ctx,
 		broker.Subscription{Filter: wire.TopicWatch, QoS: 1},
 		broker.Subscription{Filter: wire.SubscribePing, QoS: 0},
@@ -174,11 +176,19 @@ func (l *link) beat(ctx context.Context, conn Conn) {
 
 // receive takes a message from the connection's reader and must not block.
 func (l *link) receive(m broker.Message) {
-	in := inbound{broker: l.index, at: l.in.opts.Now(), message: m}
 	q := l.in.control
 	if wire.KindOf(m.Topic) == wire.KindPing {
 		q = l.in.results
 	}
+	l.put(q, inbound{broker: l.index, at: l.in.opts.Now(), message: m})
+}
+
+// skip takes note of a message too big to be received; it is called as receive.
+func (l *link) skip(topic string, size int) {
+	l.put(l.in.control, inbound{what: skipped, broker: l.index, at: l.in.opts.Now(), message: broker.Message{Topic: topic}, size: size})
+}
+
+func (l *link) put(q *queue[inbound], in inbound) {
 	ok := q.put(in)
 	l.mu.Lock()
 	defer l.mu.Unlock()

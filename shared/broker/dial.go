@@ -35,9 +35,16 @@ type Options struct {
 	// AnswerTimeout is how long the oldest message of QoS 1 or subscription may
 	// stay unacknowledged before the connection is given up. Default 30 s.
 	AnswerTimeout time.Duration
-	// MaxPacket is the longest packet accepted and sent, in bytes with its
-	// header. Default 256 KiB.
+	// MaxPacket is the longest packet accepted (see OnSkip) and sent, in bytes
+	// with its header. Default 256 KiB.
 	MaxPacket int
+	// OnSkip, when set, is told of every received PUBLISH over MaxPacket, in order
+	// with the messages and under the rules of OnMessage: the first 128 bytes of
+	// its topic and the size of the packet in bytes. The packet is thrown away as
+	// it comes, without memory for it, and is acknowledged like any other; the
+	// time it takes counts neither as silence nor for AnswerTimeout. Default:
+	// such a packet ends the connection with [ErrPacketTooBig].
+	OnSkip func(topic string, size int)
 	// OnMessage is called for every message, in order, by one goroutine. It must
 	// not block: nothing else is read meanwhile. It may keep the payload. It is
 	// not called any more once Close has returned. Default: messages are dropped.
@@ -171,7 +178,7 @@ func newConn(a Address, o Options, stream, raw net.Conn) *Conn {
 		sent:          make(chan *request, maxInFlight),
 		done:          make(chan struct{}),
 	}
-	c.link = newLink(stream, raw, o.MaxPacket, o.WriteTimeout, c.fail)
+	c.link = newLink(stream, raw, guard{max: o.MaxPacket, skip: o.OnSkip != nil}, o.WriteTimeout, c.fail)
 	c.client = mqtt.NewClient(c.clientOptions(a, o))
 	return c
 }
@@ -211,6 +218,10 @@ func (c *Conn) clientOptions(a Address, o Options) *mqtt.ClientOptions {
 	p.SetKeepAlive(o.KeepAlive)
 	p.SetPingTimeout(min(o.KeepAlive, maxPingTimeout))
 	p.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+		if m.Topic() == "" { // only a notice has none
+			o.OnSkip(readNotice(m.Payload()))
+			return
+		}
 		o.OnMessage(Message{Topic: m.Topic(), Payload: m.Payload(), QoS: m.Qos(), Retained: m.Retained()})
 	})
 	if w := o.Will; w != nil {

@@ -10,7 +10,8 @@
 // Between paho and the socket sits a frame guard. It reads the stream of MQTT
 // packets and ends the connection before paho allocates one longer than
 // [Options].MaxPacket, and before it reads one that a server may not send: some
-// of those would make it panic. What passes the guard, paho parses.
+// of those would make it panic. With [Options].OnSkip a message too long is
+// thrown away instead. What passes the guard, paho parses.
 //
 // Everything here is bounded: the size of a packet, the messages in flight, the
 // time of every write and of every dial.

@@ -40,17 +40,21 @@ var exactLength = map[byte]int{
 const maxReturnCode = 5
 
 // A guard follows the packets in a byte stream, across any boundaries of reads,
-// and finds the first that must not reach paho.
+// and passes on what paho may see: whole packets up to the first that must not
+// reach it. Of a PUBLISH over max it passes, when told to skip, only a notice.
 type guard struct {
-	max int // bytes of a whole packet
+	max  int  // bytes of a whole packet
+	skip bool // see notice
 
 	state  guardState
 	kind   byte // of the current packet
 	flags  byte
-	length int // remaining length, so far
-	digits int // of the remaining length, read so far
-	left   int // bytes of the current packet not seen yet
-	topic  int // length of a PUBLISH's topic
+	length int    // remaining length, so far
+	digits int    // of the remaining length, read so far
+	left   int    // bytes of the current packet not seen yet
+	topic  int    // length of a PUBLISH's topic
+	held   []byte // of the current packet, until its header is judged; at most maxHeld bytes
+	over   bigPublish
 	opened bool
 	head   []byte // what the peer said first, for the error and its hint
 	err    error
@@ -65,31 +69,50 @@ const (
 	atTopicLow
 	atReturnCode // the two bytes of a CONNACK
 	atBody
+	atSkip // the body of a PUBLISH that is thrown away
 )
 
-// maxHead is how much of a stream that is not MQTT is kept for the error.
-const maxHead = 16
+const (
+	maxHead = 16        // how much of a stream that is not MQTT is kept for the error
+	maxHeld = 1 + 4 + 2 // type, length and the length of a topic
+)
 
-// check reads the next bytes of the stream. Its first error is final.
-func (g *guard) check(p []byte) error {
+// next reads from the beginning of p, which is not empty, and returns how many
+// bytes it took and what is to be passed on instead of them: nothing, a part of
+// p, or bytes that are valid until the next call. Its first error is final.
+func (g *guard) next(p []byte) (out []byte, n int, err error) {
 	if g.err != nil {
-		return g.err
+		return nil, 0, g.err
 	}
-	if !g.opened && len(g.head) < maxHead {
+	switch g.state {
+	case atBody:
+		n = min(g.left, len(p))
+		g.left -= n
+		g.endIfComplete()
+		return p[:n], n, nil
+	case atSkip:
+		return g.throwAway(p)
+	case atType:
+		g.held = g.held[:0]
+	}
+	if !g.opened {
 		g.head = append(g.head, p[:min(len(p), maxHead-len(g.head))]...)
 	}
-	for i := 0; i < len(p) && g.err == nil; {
-		if g.state == atBody {
-			n := min(g.left, len(p)-i)
-			g.left -= n
-			i += n
-			g.endIfComplete()
-			continue
+	for n < len(p) {
+		b := p[n]
+		g.held = append(g.held, b)
+		n++
+		if g.err = g.step(b); g.err != nil {
+			return nil, n, g.err
 		}
-		g.err = g.step(p[i])
-		i++
+		switch g.state {
+		case atType, atBody:
+			return g.held, n, nil
+		case atSkip:
+			return nil, n, nil
+		}
 	}
-	return g.err
+	return nil, n, nil
 }
 
 // step reads one byte outside of a body.
@@ -114,10 +137,7 @@ func (g *guard) step(b byte) error {
 		g.state = atTopicLow
 	case atTopicLow:
 		g.topic |= int(b)
-		if need := 2 + g.topic + g.idLength(); need > g.length {
-			return g.malformed(fmt.Sprintf("topic of %d bytes in a packet of %d", g.topic, g.length))
-		}
-		g.state = atBody
+		return g.checkTopic()
 	case atReturnCode:
 		if g.left == 1 && b > maxReturnCode {
 			return g.notMQTT()
@@ -144,7 +164,7 @@ func (g *guard) checkType() error {
 }
 
 func (g *guard) checkLength() error {
-	if size := 1 + g.digits + g.length; g.opened && size > g.max {
+	if size := g.size(); g.opened && size > g.max && !(g.skip && g.kind == typePublish) {
 		return fmt.Errorf("%w: %d bytes of type %d, at most %d are accepted", ErrPacketTooBig, size, g.kind, g.max)
 	}
 	want, fixed := exactLength[g.kind]
@@ -168,6 +188,26 @@ func (g *guard) checkLength() error {
 	g.endIfComplete()
 	return nil
 }
+
+// checkTopic refuses an empty topic (MQTT 3.1.1, section 4.7.3) because that is
+// the sign of a notice.
+func (g *guard) checkTopic() error {
+	need := 2 + g.topic + g.idLength()
+	switch {
+	case g.topic == 0:
+		return g.malformed("PUBLISH without a topic")
+	case need > g.length:
+		return g.malformed(fmt.Sprintf("topic of %d bytes in a packet of %d", g.topic, g.length))
+	}
+	g.left--
+	if g.state = atBody; g.size() > g.max {
+		g.state, g.over = atSkip, bigPublish{topic: g.over.topic[:0]}
+	}
+	return nil
+}
+
+// size is the length of the current packet with its header.
+func (g *guard) size() int { return 1 + g.digits + g.length }
 
 func (g *guard) endIfComplete() {
 	if g.left == 0 {

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -15,17 +14,12 @@ import (
 // that the link has not seen before it.
 var errSilent = errors.New("the broker fell silent: a ping was not answered")
 
-// readBuffer is the size of reads from the socket. Paho reads a packet in four
-// small pieces; without a buffer each is a system call, which costs more than
-// half of the receive rate.
-const readBuffer = 64 << 10
-
 // A link is the net.Conn that paho is given: the guarded byte stream, buffered
 // reads, a deadline on every write, and a word to the Conn when it breaks.
 type link struct {
 	net.Conn              // carries the MQTT bytes: the TCP socket, or TLS or WebSocket over it
 	raw          net.Conn // the TCP socket
-	buf          *bufio.Reader
+	in           *guarded
 	writing      sync.Mutex // paho's pings and packets come from two goroutines
 	written      bool       // under writing: something was
 	writeTimeout time.Duration
@@ -35,25 +29,8 @@ type link struct {
 	reading sync.Mutex  // when leaving, reads come from two goroutines
 }
 
-func newLink(stream, raw net.Conn, maxPacket int, writeTimeout time.Duration, fail func(error)) *link {
-	l := &link{Conn: stream, raw: raw, writeTimeout: writeTimeout, fail: fail}
-	l.buf = bufio.NewReaderSize(&guarded{r: stream, guard: guard{max: maxPacket}}, readBuffer)
-	return l
-}
-
-// guarded is a reader that returns no byte of a read in which its guard
-// objects.
-type guarded struct {
-	r     io.Reader
-	guard guard
-}
-
-func (g *guarded) Read(p []byte) (int, error) {
-	n, err := g.r.Read(p)
-	if gerr := g.guard.check(p[:n]); gerr != nil {
-		return 0, gerr
-	}
-	return n, err
+func newLink(stream, raw net.Conn, g guard, writeTimeout time.Duration, fail func(error)) *link {
+	return &link{Conn: stream, raw: raw, in: newGuarded(stream, g), writeTimeout: writeTimeout, fail: fail}
 }
 
 func (l *link) Read(p []byte) (int, error) {
@@ -62,7 +39,7 @@ func (l *link) Read(p []byte) (int, error) {
 	if l.leaving.Load() {
 		return 0, l.drain()
 	}
-	n, err := l.buf.Read(p)
+	n, err := l.in.Read(p)
 	if err != nil {
 		l.fail(readError(err))
 	}

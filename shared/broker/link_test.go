@@ -34,7 +34,7 @@ func TestWhyNotWritten(t *testing.T) {
 		{read: syscall.ECONNRESET, want: "write: connection reset by peer"},
 	} {
 		var cause error
-		l := newLink(brokenConn{read: tt.read}, nil, 100, time.Second, func(err error) { cause = err })
+		l := newLink(brokenConn{read: tt.read}, nil, guard{max: 100}, time.Second, func(err error) { cause = err })
 		l.written = tt.written
 		if _, err := l.Write([]byte{0}); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("write: %v", err)

@@ -231,7 +231,7 @@ func (c *Conn) complete() {
 	defer overdue.Stop()
 	for r := range c.sent {
 		overdue.Reset(c.answerTimeout)
-		err := c.outcome(r, overdue.C)
+		err := c.outcome(r, overdue)
 		<-c.slots
 		r.done(err)
 	}
@@ -239,22 +239,12 @@ func (c *Conn) complete() {
 
 // outcome waits for the end of r or of the connection, which it ends itself when
 // r is overdue: everything behind r would wait for ever.
-func (c *Conn) outcome(r *request, overdue <-chan time.Time) error {
+func (c *Conn) outcome(r *request, overdue *time.Timer) error {
 	if r.token == nil {
 		return &LostError{c.err}
 	}
-	select {
-	case <-r.token.Done():
-	case <-overdue:
-		c.fail(fmt.Errorf("%w %s within %v", errUnanswered, r, c.answerTimeout))
-		c.link.drop()
-		return &LostError{c.err}
-	case <-c.done:
-		select {
-		case <-r.token.Done(): // acknowledged before the end
-		default:
-			return &LostError{c.err}
-		}
+	if err := c.wait(r, overdue); err != nil {
+		return err
 	}
 	if err := r.token.Error(); err != nil {
 		if cause := c.Err(); cause != nil {
@@ -270,6 +260,32 @@ func (c *Conn) outcome(r *request, overdue <-chan time.Time) error {
 		}
 	}
 	return nil
+}
+
+// wait returns nil when paho knows the outcome of r. What is thrown away holds
+// up the answers behind it, so that the time for them begins when it ends.
+func (c *Conn) wait(r *request, overdue *time.Timer) error {
+	for {
+		select {
+		case <-r.token.Done():
+			return nil
+		case <-overdue.C:
+			if rest := c.answerTimeout - c.link.in.sinceSkip(); rest > 0 {
+				overdue.Reset(rest)
+				continue
+			}
+			c.fail(fmt.Errorf("%w %s within %v", errUnanswered, r, c.answerTimeout))
+			c.link.drop()
+			return &LostError{c.err}
+		case <-c.done:
+			select {
+			case <-r.token.Done(): // acknowledged before the end
+				return nil
+			default:
+				return &LostError{c.err}
+			}
+		}
+	}
 }
 
 // maxTopic is the longest MQTT string, in bytes (MQTT 3.1.1, section 1.5.3).
