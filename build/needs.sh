@@ -5,7 +5,7 @@
 # tests that need it skip, saying so (with CI set they fail).
 set -eu
 
-wanted="mosquitto=mosquitto javac=default-jdk-headless mvn=maven curl=curl openssl=openssl flock=util-linux setpriv=util-linux"
+wanted="mosquitto=mosquitto mosquitto_sub=mosquitto-clients javac=default-jdk-headless mvn=maven curl=curl openssl=openssl flock=util-linux setpriv=util-linux"
 if [ "$(uname -s)" = Linux ]; then
 	# Network namespaces of the tests' own, and packet loss in them.
 	wanted="$wanted ip=iproute2 nft=nftables"
