@@ -15,6 +15,28 @@ import (
 // that directory until it is killed.
 const crashDir = "SWARMING_TEST_JOURNAL_CRASH_DIR"
 
+// readDir, in the environment, makes the test binary print how many results it
+// can read in that directory.
+const readDir = "SWARMING_TEST_JOURNAL_READ_DIR"
+
+func readOnce(dir string) {
+	j, err := OpenReadOnly(context.Background(), dir)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	n := 0
+	for _, err := range j.Results(context.Background(), Filter{}) {
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		n++
+	}
+	fmt.Println(n)
+	os.Exit(0)
+}
+
 // appendForEver appends batches and prints, after each, the last sequence number
 // that Append has returned for.
 func appendForEver(dir string) {

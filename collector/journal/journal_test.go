@@ -68,6 +68,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
 		appendForEver(dir)
 	}
+	if dir := os.Getenv(readDir); dir != "" {
+		readOnce(dir)
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,12 +1,12 @@
 package journal
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +40,52 @@ func hog(t *testing.T, dir string, leave int64) string {
 	return path
 }
 
+// A filler stores batches of results, which it counts, and older events, to
+// fill a disk quickly.
+type filler struct {
+	j      *Journal
+	batch  []Entry
+	stored int
+}
+
+func (f *filler) results(t *testing.T) {
+	t.Helper()
+	appendAll(t, f.j, f.batch)
+	f.stored += len(f.batch)
+	refill(f.batch, 10)
+}
+
+// fill goes on until there is no space, and returns the error that says so.
+func (f *filler) fill(t *testing.T) error {
+	t.Helper()
+	events := make([]Event, 50)
+	for i := range events {
+		events[i] = Event{Kind: "live", Agent: "a", Received: day.Add(-time.Hour), Detail: []byte(`"` + strings.Repeat("x", 12_000) + `"`)}
+	}
+	for range 500 {
+		n, err := f.j.Append(t.Context(), f.batch)
+		if err == nil {
+			f.stored += n
+			refill(f.batch, 10)
+			err = f.j.AppendEvents(t.Context(), events)
+		}
+		if err != nil {
+			wants(t, err, ErrNoSpace)
+			return err
+		}
+	}
+	t.Fatal("the disk does not fill up")
+	return nil
+}
+
+// check finds everything that was stored.
+func (f *filler) check(t *testing.T) {
+	t.Helper()
+	if n := count(t, f.j, Filter{}); n != f.stored {
+		t.Errorf("%d results, want %d", n, f.stored)
+	}
+}
+
 // A disk that fills up, by us or by others, costs nothing that was promised, and
 // the journal goes on by itself when there is room again.
 func TestDiskFull(t *testing.T) {
@@ -52,69 +98,43 @@ func TestDiskFull(t *testing.T) {
 			data := filepath.Join(dir, "data")
 			j := open(t, Options{Dir: data, Reserve: c.reserve})
 			defer j.Close() // before the file system goes
-			batch := entries(100, 10, 1)
-			stored := 0
-			var err error
-			for range 2000 {
-				var n int
-				if n, err = j.Append(t.Context(), batch); err != nil {
-					break
-				}
-				stored += n
-				refill(batch, 10)
-			}
-			wants(t, err, ErrNoSpace)
-			if stored == 0 || !j.Full() {
-				t.Fatalf("stored %d, full %v", stored, j.Full())
+			f := filler{j: j, batch: entries(100, 10, 1)}
+			err := f.fill(t)
+			if f.stored == 0 || !j.Full() {
+				t.Fatalf("stored %d, full %v", f.stored, j.Full())
 			}
 			free, _ := freeSpace(dir)
-			t.Logf("%d results stored, then: %v; %d kB free", stored, err, free>>10)
+			t.Logf("%d results stored, then: %v; %d kB free", f.stored, err, free>>10)
 			if c.reserve > 0 && free < c.reserve-(2<<20) {
 				t.Errorf("%d bytes free: want the reserve of %d, or nearly so", free, c.reserve)
 			}
-			if n := count(t, j, Filter{}); n != stored {
-				t.Errorf("%d results, want %d", n, stored)
-			}
+			f.check(t)
 
 			if c.reserve > 0 {
 				// Even when the disk is full, deleting works: that is what the reserve is for.
 				j.opts.MaxBytes = 4 << 20
 				j.measure(t.Context(), j.store)
 				must(t, j.retain(t.Context()))
-				if st := j.Stats(); st.Bytes > 4<<20 || st.PrunedResults == 0 {
+				if st := j.Stats(); st.Bytes > 4<<20 || st.PrunedEvents == 0 {
 					t.Errorf("stats %+v; want at most 4 MB in use", st)
 				}
-				stored = int(j.Stats().Results)
 				must(t, j.space.check())
 			} else {
 				must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=64m"))
 			}
-			appendAll(t, j, batch)
-			stored += len(batch)
+			f.results(t)
 
-			// Others fill the rest.
+			// Others fill the rest; there may be room in the log for a batch or two.
 			path := hog(t, dir, 0)
-			refill(batch, 10)
-			if _, err := j.Append(t.Context(), batch); !errors.Is(err, ErrNoSpace) {
-				// There may be room in the log for a batch or two.
-				for err == nil {
-					stored += len(batch)
-					refill(batch, 10)
-					_, err = j.Append(t.Context(), batch)
-				}
-				wants(t, err, ErrNoSpace)
-			}
-			if n := count(t, j, Filter{}); n != stored {
-				t.Errorf("%d results on a full disk, want %d", n, stored)
-			}
+			f.fill(t)
+			f.check(t)
 			must(t, os.Remove(path))
-			appendAll(t, j, batch)
-			stored += len(batch)
+			f.results(t)
 			must(t, j.Close())
 			j = open(t, Options{Dir: data, Reserve: c.reserve})
 			defer j.Close()
-			if st := j.Stats(); st.Damaged != "" || st.Results != int64(stored) {
-				t.Errorf("opened again: %+v, want %d results", st, stored)
+			if st := j.Stats(); st.Damaged != "" || st.Results != int64(f.stored) {
+				t.Errorf("opened again: %+v, want %d results", st, f.stored)
 			}
 		})
 	}
