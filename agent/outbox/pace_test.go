@@ -10,10 +10,8 @@ import (
 
 // A rig publishes whatever the outbox offers, as it offers it, for a while.
 type rig struct {
-	t       *testing.T
-	o       *Outbox
-	ackLag  time.Duration // 0: nothing is acknowledged
-	unacked []uint64
+	t *testing.T
+	o *Outbox
 }
 
 // run returns the seqs published in each second of d. Every published result is

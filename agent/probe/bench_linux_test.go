@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,15 +108,10 @@ func BenchmarkStamp(b *testing.B) {
 				s, m, err := n.listen(c, clock)
 				return &observed{s, late}, m, err
 			}
-			stop := make(chan struct{})
+			var stop atomic.Bool
 			for range spinners {
 				go func() {
-					for {
-						select {
-						case <-stop:
-							return
-						default:
-						}
+					for !stop.Load() { // spins on purpose: a busy processor
 					}
 				}()
 			}
@@ -125,7 +121,7 @@ func BenchmarkStamp(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			close(stop)
+			stop.Store(true)
 			delays := make([]time.Duration, 0, b.N)
 			for range len(late) {
 				delays = append(delays, <-late)

@@ -33,9 +33,8 @@ const (
 type batch struct {
 	entries []journal.Entry
 	acks    []ackItem
-	from    []int     // the broker of each entry
-	since   time.Time // when the first message came in
-	lastSeq uint64    // made up for a result of 2014
+	from    []int  // the broker of each entry
+	lastSeq uint64 // made up for a result of 2014
 }
 
 type ackItem struct {

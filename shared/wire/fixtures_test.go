@@ -45,8 +45,9 @@ func readFixture(t testing.TB, path string) fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, payload, ok := bytes.Cut(b, []byte("\n\n"))
-	if payload, ok = bytes.CutSuffix(payload, []byte("\n")); !ok {
+	head, payload, _ := bytes.Cut(b, []byte("\n\n"))
+	payload, ok := bytes.CutSuffix(payload, []byte("\n"))
+	if !ok {
 		t.Fatalf("%s: want header lines, an empty line, a payload and a newline", path)
 	}
 	f := fixture{strings.TrimSuffix(filepath.Base(path), ".txt"), map[string][]string{}, payload}

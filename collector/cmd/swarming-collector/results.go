@@ -49,6 +49,7 @@ type query struct {
 // read parses a query and opens the journal.
 func (q *query) read(name, usage string, args []string, stdout io.Writer) (*journal.Journal, journal.Filter, error) {
 	set := settings.New(config.Program+" "+name, config.EnvPrefix)
+	set.AlsoKnown(config.NewSettings().Set.Names()...)
 	config.DataFlag(set, &q.data)
 	set.String(&q.agent, "agent", "", "only this agent's")
 	if name == "results" {

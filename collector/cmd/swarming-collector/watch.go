@@ -45,6 +45,7 @@ func runWatch(args []string, stdout, stderr io.Writer) error {
 	}
 	var w watchCommand
 	set := settings.New(config.Program+" watch", config.EnvPrefix)
+	set.AlsoKnown(config.NewSettings().Set.Names()...)
 	set.Strings(&w.brokers, "broker", "a broker to ask or to publish to; repeatable (default: localhost)")
 	set.Bool(&w.none, "none", false, "with set: publish an empty list, so that all agents stop measuring")
 	set.String(&w.tls.CA, "tls-ca", "", "PEM file of the authorities that may sign a broker's certificate (default: the system's)")
