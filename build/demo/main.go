@@ -65,7 +65,9 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return swarm.verdict(screen.say)
+	err = swarm.verdict(screen.say)
+	screen.finish(swarm.table())
+	return err
 }
 
 // mayPing returns the one command that is missing when this process may not ping.

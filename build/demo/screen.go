@@ -69,6 +69,13 @@ func (s *screen) run(ctx context.Context, table func() []string) error {
 	}
 }
 
+// finish draws a terminal's last picture; elsewhere all has been printed.
+func (s *screen) finish(table []string) {
+	if s.terminal {
+		s.draw(table)
+	}
+}
+
 func (s *screen) draw(table []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

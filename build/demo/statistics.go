@@ -159,23 +159,20 @@ func (s *statistics) silent() []string {
 }
 
 // table has a row for each target and a column for each agent: loss, median
-// and how long ago.
+// and how long ago. It fits into 80 columns.
 func (s *statistics) table() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	head := fmt.Sprintf("%-14s", "")
+	head, sub := fmt.Sprintf("%-13s", ""), fmt.Sprintf("%-13s", "")
 	for _, a := range s.agents {
-		head += fmt.Sprintf("  %-30s", a)
+		head += fmt.Sprintf("  %-20s", a)
+		sub += fmt.Sprintf("  %6s %8s %4s", "loss", "median", "seen")
 	}
-	sub := fmt.Sprintf("%-14s", "")
-	for range s.agents {
-		sub += fmt.Sprintf("  %-30s", fmt.Sprintf("%6s %11s %10s", "loss", "median", "last seen"))
-	}
-	out := []string{head, sub}
+	out := []string{strings.TrimRight(head, " "), sub}
 	for _, t := range s.targets {
-		row := fmt.Sprintf("%-14s", t)
+		row := fmt.Sprintf("%-13s", t)
 		for _, a := range s.agents {
-			row += fmt.Sprintf("  %-30s", s.cells[cellKey{a, t}].String())
+			row += fmt.Sprintf("  %-20s", s.cells[cellKey{a, t}].String())
 		}
 		out = append(out, strings.TrimRight(row, " "))
 	}
@@ -184,7 +181,7 @@ func (s *statistics) table() []string {
 
 func (c *cell) String() string {
 	if c == nil {
-		return fmt.Sprintf("%6s %11s %10s", "", "…", "")
+		return fmt.Sprintf("%6s %8s", "", "…")
 	}
 	var rtts []float64
 	var sent, recv int
@@ -196,14 +193,13 @@ func (c *cell) String() string {
 			}
 		}
 	}
-	ago := fmt.Sprintf("%.0f s ago", time.Since(c.seen).Seconds())
-	last := c.recent[len(c.recent)-1]
-	switch {
-	case sent == 0:
-		return fmt.Sprintf("%6s %11s %10s", "-", last.Cause, ago)
-	case len(rtts) == 0:
-		return fmt.Sprintf("%5.0f%% %11s %10s", 100.0, last.Cause, ago)
+	loss, median := "-", string(c.recent[len(c.recent)-1].Cause)
+	if sent > 0 {
+		loss = fmt.Sprintf("%.0f%%", 100*float64(sent-recv)/float64(sent))
 	}
-	slices.Sort(rtts)
-	return fmt.Sprintf("%5.1f%% %8.3f ms %10s", 100*float64(sent-recv)/float64(sent), rtts[len(rtts)/2], ago)
+	if len(rtts) > 0 {
+		slices.Sort(rtts)
+		median = fmt.Sprintf("%.3gms", rtts[len(rtts)/2])
+	}
+	return fmt.Sprintf("%6s %8.8s %3.0fs", loss, median, time.Since(c.seen).Seconds())
 }
