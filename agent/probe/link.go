@@ -157,8 +157,10 @@ func (l *link) complain(now time.Duration, err error) {
 
 // close closes the current socket at once.
 func (l *link) close() {
-	if l.conn != nil && !l.conn.retired {
-		l.conn.retired = true
-		l.conn.close()
+	c := l.conn
+	l.conn = nil // so that the end of its reader is no failure
+	if c != nil && !c.retired {
+		c.retired = true
+		c.close()
 	}
 }

@@ -268,3 +268,16 @@ func TestOldSocketBeatsNone(t *testing.T) {
 		}
 	})
 }
+
+// The end of an engine is no failure, and is not told as one.
+func TestEndIsNoFailure(t *testing.T) {
+	book := &logBook{}
+	bubble(t, &fakeNet{}, EngineOptions{Log: book.logger()}, func(t *testing.T, e *Engine) {
+		if o := ping(t, e, one(target)); !o.Answered() {
+			t.Fatalf("got %+v", o)
+		}
+	})
+	if n := book.count("cannot ping"); n != 0 {
+		t.Errorf("%d warnings of an engine that was told to stop", n)
+	}
+}
