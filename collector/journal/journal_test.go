@@ -162,6 +162,19 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// People read the journal with the sqlite3 program.
+func TestReadableView(t *testing.T) {
+	j := open(t, Options{})
+	appendAll(t, j, entries(1, 1, 3))
+	var agent, at, addr, stamp string
+	var target string
+	var loss, least float64
+	must(t, j.store.rdb.QueryRow("SELECT agent, at, target, addr, stamp, loss, min FROM readable WHERE cause IS NULL").Scan(&agent, &at, &target, &addr, &stamp, &loss, &least))
+	if agent != "raspberrypi-0000" || at != "2026-11-23T10:00:03.000Z" || !strings.HasPrefix(target, "www.example") || addr != "93.184.216.34" || stamp != "kernel" || loss != 0 || least != 0.001 {
+		t.Errorf("%s %s %s %s %s %v %v", agent, at, target, addr, stamp, loss, least)
+	}
+}
+
 // A batch may hold one result twice, and one without an identity harms no other.
 func TestOddBatch(t *testing.T) {
 	j := open(t, Options{})
