@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"swarming/collector/journal"
+	"swarming/shared/broker"
 	"swarming/shared/wire"
 )
 
@@ -35,6 +36,10 @@ func (i *Ingest) handle(m inbound) {
 	kind := wire.KindOf(m.message.Topic)
 	if m.what == skipped {
 		i.refused.add(kind, wire.ReasonSize, m.message.Topic, i.addr(m.broker), fmt.Errorf("packet of %d bytes: want at most %d", m.size, maxPacket))
+		if kind == wire.KindWatch {
+			// It may be stored where the list was, and no agent would stay there.
+			i.opts.OnWatch(m.broker, broker.Message{Topic: wire.TopicWatch})
+		}
 		return
 	}
 	if m.message.Retained && kind != wire.KindWatch {

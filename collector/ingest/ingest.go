@@ -68,7 +68,8 @@ type Options struct {
 	// BuildTime: a clock that shows less is not set. Default: every clock is.
 	BuildTime time.Time
 
-	// OnWatch gets every message on the topic watch. OnSubscribed says that a
+	// OnWatch gets every message on the topic watch; one too big to be received
+	// comes without payload, as if it cleared the list. OnSubscribed says that a
 	// broker has accepted the subscriptions; messages that it had stored may
 	// come before. OnLost says that the connection has ended, also of one that
 	// was never subscribed. The three are called by one goroutine, in order,
@@ -158,7 +159,7 @@ type happening int
 
 const (
 	arrived happening = iota
-	skipped // it was too big, and is gone
+	skipped           // it was too big, and is gone
 	subscribed
 	lost
 )

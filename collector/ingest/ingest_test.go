@@ -461,7 +461,10 @@ func TestHostilePayloads(t *testing.T) {
 // its topic, and logged once for each topic and minute.
 func TestMessagesTooBig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, 1, nil)
+		var watch []broker.Message
+		r := start(t, 1, func(o *Options) {
+			o.OnWatch = func(_ int, m broker.Message) { watch = append(watch, m) }
+		})
 		for range 5 {
 			for _, topic := range []string{"ping/x", "live/agent/\x1b[2J", "watch"} {
 				r.brokers[0].conn.opts.OnSkip(topic, 80<<20)
@@ -473,6 +476,9 @@ func TestMessagesTooBig(t *testing.T) {
 			if got := stats.Refused[kind]["size"]; got != 5 {
 				t.Errorf("refused %d of kind %s, want 5: %v", got, kind, stats.Refused)
 			}
+		}
+		if len(watch) != 5 || len(watch[0].Payload) != 0 {
+			t.Errorf("watch was told %v, want 5 without a payload", watch)
 		}
 		if got := stats.Brokers[0].Messages; got != 15 {
 			t.Errorf("%d messages, want 15", got)
