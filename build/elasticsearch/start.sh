@@ -66,6 +66,15 @@ stop() {
     die "pid $pid did not stop in 30 s"
 }
 
+NODE='' REMOVE=''   # the directory of a node that ends with this script, and whether it goes, too
+finish() {
+    [ -n "$NODE" ] || return 0
+    stop "$NODE" || true
+    [ -z "$REMOVE" ] || rm -rf "$NODE"
+}
+trap finish EXIT
+trap 'exit 143' TERM INT HUP
+
 run() {
     local dir=$1; shift
     local port=9200 name='' heap=512m secure='' background='' watch='' extra='' opt
@@ -136,7 +145,7 @@ YML
     fi
 
     local url=$scheme://127.0.0.1:$port
-    trap 'stop "$dir"; exit 143' TERM INT HUP
+    NODE=$dir REMOVE=$watch
     ( cd "$dir"; as_es "${env[@]}" "$DIST/bin/elasticsearch" -d -p "$dir/es.pid" ) > "$dir/logs/start.out" 2>&1 < /dev/null \
         || { tail -n 25 "$dir/logs/start.out" >&2; die "Elasticsearch did not start"; }
     local up=''
@@ -145,21 +154,23 @@ YML
         alive "$dir" || { tail -n 25 "$dir/logs/start.out" >&2; die "Elasticsearch died"; }
         sleep 0.1
     done
-    [ -n "$up" ] || { stop "$dir"; die "not ready in time: see $dir/logs"; }
+    [ -n "$up" ] || { REMOVE=''; die "not ready in time: see $dir/logs"; }
     local pid; pid=$(cat "$dir/es.pid")
     {
         echo "ES_URL=$url"; echo "ES_PID=$pid"
         [ -z "$secure" ] || { echo "ES_USER=elastic"; echo "ES_PASSWORD=$(cat "$conf/elastic.password")"; echo "ES_CA=$conf/ca.crt"; }
     } | tee "$dir/es.env"
-    if [ -n "$background" ]; then return 0; fi
+    if [ -n "$background" ]; then NODE=''; return 0; fi
     if [ -n "$watch" ]; then   # -w: as long as whoever started us keeps stdin open
         while kill -0 "$pid" 2>/dev/null; do
-            local rc=0
-            read -r -t 0.5 _ || rc=$?
-            if [ "$rc" != 0 ] && [ "$rc" -le 128 ]; then stop "$dir"; return 0; fi
+            local rc=0 line=''
+            read -r -t 0.5 line || rc=$?
+            [ "$line" != keep ] || REMOVE=''
+            [ "$rc" = 0 ] || [ "$rc" -gt 128 ] || return 0
         done
     fi
     while kill -0 "$pid" 2>/dev/null; do sleep 0.5 & wait $! || true; done
+    REMOVE=''
     die "Elasticsearch (pid $pid) ended by itself"
 }
 

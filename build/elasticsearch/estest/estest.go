@@ -54,7 +54,7 @@ type Node struct {
 	dir  string
 	port int
 	cmd  *exec.Cmd
-	in   io.Closer
+	in   io.WriteCloser
 }
 
 // Start starts a node and waits until it answers. It fails with
@@ -154,11 +154,13 @@ func (n *Node) read(out io.Reader) error {
 	return errors.New("start.sh ended before the node was ready")
 }
 
-// wait closes the script's stdin, which stops the node, and waits for it.
+// wait closes the script's stdin, which stops the node, and waits for it. The
+// script would take its stdin's end for our death and remove the data, too.
 func (n *Node) wait() {
 	if n.cmd == nil {
 		return
 	}
+	_, _ = io.WriteString(n.in, "keep\n") // fails if the script has ended
 	n.in.Close()
 	_ = n.cmd.Wait()
 	n.cmd = nil
