@@ -25,9 +25,6 @@ const (
 	EnvPrefix = "SWARMING_AGENT"
 )
 
-// MaxBrokers is the most brokers an agent can be given.
-const MaxBrokers = 64
-
 // A Config is everything an agent is told at its start.
 type Config struct {
 	Name       wire.AgentName
@@ -90,8 +87,8 @@ func (s *Settings) Load(args, environ []string, stderr io.Writer) (Config, error
 	}
 	c := Config{TLS: s.tls, StateDir: s.stateDir, MaxPPS: s.maxPPS, MaxTargets: s.maxTargets, Log: s.log.Logger(stderr)}
 	var err error
-	if c.Brokers, err = parseBrokers(s.brokers); err != nil {
-		return Config{}, err
+	if c.Brokers, err = broker.ParseAddresses(s.brokers); err != nil {
+		return Config{}, settings.Usagef("a broker is host, host:port or a URL such as mqtts://user:password@host", "%v", err)
 	}
 	if c.Labels, err = parseLabels(s.labels); err != nil {
 		return Config{}, err
@@ -112,21 +109,6 @@ func (s *Settings) Load(args, environ []string, stderr io.Writer) (Config, error
 		return Config{}, err
 	}
 	return c, nil
-}
-
-func parseBrokers(in []string) ([]broker.Address, error) {
-	if len(in) > MaxBrokers {
-		return nil, settings.Usagef("name fewer", "%d brokers: want at most %d", len(in), MaxBrokers)
-	}
-	out := make([]broker.Address, 0, len(in))
-	for _, s := range in {
-		a, err := broker.ParseAddress(s)
-		if err != nil {
-			return nil, settings.Usagef("a broker is host, host:port or a URL such as mqtts://user:password@host", "%v", err)
-		}
-		out = append(out, a)
-	}
-	return out, nil
 }
 
 func parseLabels(in []string) (map[string]string, error) {

@@ -31,7 +31,6 @@ const (
 
 // Bounds of the settings.
 const (
-	MaxBrokers   = 64
 	minRetention = time.Hour
 	maxRetention = 10 * 365 * 24 * time.Hour
 	minMaxBytes  = 16 << 20
@@ -130,18 +129,11 @@ func (s *Settings) Load(args, environ []string, stderr io.Writer) (Config, error
 	return c, nil
 }
 
-// ParseBrokers reads broker addresses.
+// ParseBrokers reads broker addresses; the error is a [settings.UsageError].
 func ParseBrokers(in []string) ([]broker.Address, error) {
-	if len(in) > MaxBrokers {
-		return nil, settings.Usagef("name fewer", "%d brokers: want at most %d", len(in), MaxBrokers)
-	}
-	out := make([]broker.Address, 0, len(in))
-	for _, s := range in {
-		a, err := broker.ParseAddress(s)
-		if err != nil {
-			return nil, settings.Usagef("a broker is host, host:port or a URL such as mqtts://user:password@host", "%v", err)
-		}
-		out = append(out, a)
+	out, err := broker.ParseAddresses(in)
+	if err != nil {
+		return nil, settings.Usagef("a broker is host, host:port or a URL such as mqtts://user:password@host", "%v", err)
 	}
 	return out, nil
 }

@@ -150,3 +150,22 @@ func Redact(s string) string {
 	}
 	return s[:start] + user + ":xxxxx" + s[at:]
 }
+
+// MaxAddresses is the most brokers that a program is given.
+const MaxAddresses = 64
+
+// ParseAddresses reads a list of addresses; see [ParseAddress].
+func ParseAddresses(list []string) ([]Address, error) {
+	if len(list) > MaxAddresses {
+		return nil, fmt.Errorf("%d brokers: want at most %d", len(list), MaxAddresses)
+	}
+	out := make([]Address, 0, len(list))
+	for _, s := range list {
+		a, err := ParseAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}

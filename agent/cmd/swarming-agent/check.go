@@ -53,7 +53,7 @@ func runCheck(args []string, stdout, stderr io.Writer) error {
 	list.checkClock(time.Now())
 	list.checkBrokers(ctx, cfg)
 	if list.failed {
-		return errReported
+		return settings.ErrReported
 	}
 	return nil
 }

@@ -43,26 +43,8 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run is main without the process: it returns the exit code, 0 done, 1 failed,
 // 2 wrong usage.
 func run(args []string, stdout, stderr io.Writer) int {
-	err := dispatch(args, stdout, stderr)
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, settings.ErrVersion):
-		fmt.Fprintln(stdout, config.Program, version.String())
-		return 0
-	case errors.Is(err, errReported):
-		return 1
-	}
-	if u, ok := errors.AsType[*settings.UsageError](err); ok {
-		settings.PrintUsageError(stderr, config.Program, u)
-		return 2
-	}
-	fmt.Fprintf(stderr, "%s: %v\n", config.Program, err)
-	return 1
+	return settings.Exit(config.Program, version.String(), dispatch(args, stdout, stderr), stdout, stderr)
 }
-
-// errReported ends the process with 1 when everything has been said.
-var errReported = errors.New("reported")
 
 func dispatch(args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {

@@ -54,7 +54,7 @@ func runPing(args []string, stdout, stderr io.Writer) error {
 	set.String(&o.family, "family", "any", "version of IP: any, 4, 6 or both")
 	set.Bool(&o.json, "json", false, "print one result a line, as the agent would publish it")
 	set.Positional(&o.hosts, "host")
-	if done, err := parseOnly(set, args, pingUsage, stdout); done || err != nil {
+	if done, err := set.ParseOrHelp(args, pingUsage, stdout); done || err != nil {
 		return err
 	}
 	if err := o.check(); err != nil {
@@ -67,19 +67,6 @@ func runPing(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return o.print(stdout, stderr, results)
-}
-
-// parseOnly parses the settings of a subcommand that has no more to load.
-func parseOnly(set *settings.Set, args []string, usage string, stdout io.Writer) (done bool, err error) {
-	switch err := set.Parse(args, os.Environ()); err {
-	case nil:
-		return false, nil
-	case settings.ErrHelp:
-		fmt.Fprint(stdout, usage, set.Usage())
-		return true, nil
-	default:
-		return false, err
-	}
 }
 
 func (o *pingOptions) check() error {
@@ -146,7 +133,7 @@ func (o *pingOptions) measure(ctx context.Context) ([]pinged, error) {
 	case <-finished:
 		return results, nil
 	default:
-		return nil, errReported // interrupted: nothing more to say
+		return nil, settings.ErrReported // interrupted: nothing more to say
 	}
 }
 
@@ -168,7 +155,7 @@ func (o *pingOptions) pingOne(engine *probe.Engine, host string, a probe.Answer,
 	engine.Start(round, func(out probe.Outcome) { finish(a.Addr, out) })
 }
 
-// print writes the table or the lines, and returns errReported when a host did
+// print writes the table or the lines, and returns settings.ErrReported when a host did
 // not answer.
 func (o *pingOptions) print(stdout, stderr io.Writer, results []pinged) error {
 	var failed error
@@ -185,7 +172,7 @@ func (o *pingOptions) print(stdout, stderr io.Writer, results []pinged) error {
 		r := p.result
 		r.Agent, r.Boot, r.Seq = name, boot, uint64(i+1)
 		if r.Recv == 0 {
-			failed = errReported
+			failed = settings.ErrReported
 		}
 		if o.json {
 			fmt.Fprintf(stdout, "%s\n", r.Append(nil))

@@ -46,26 +46,8 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run is main without the process: it returns the exit code, 0 done, 1 failed,
 // 2 wrong usage.
 func run(args []string, stdout, stderr io.Writer) int {
-	err := dispatch(args, stdout, stderr)
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, settings.ErrVersion):
-		fmt.Fprintln(stdout, config.Program, version.String())
-		return 0
-	case errors.Is(err, errReported):
-		return 1
-	}
-	if u, ok := errors.AsType[*settings.UsageError](err); ok {
-		settings.PrintUsageError(stderr, config.Program, u)
-		return 2
-	}
-	fmt.Fprintf(stderr, "%s: %v\n", config.Program, err)
-	return 1
+	return settings.Exit(config.Program, version.String(), dispatch(args, stdout, stderr), stdout, stderr)
 }
-
-// errReported ends the process with 1 when everything has been said.
-var errReported = errors.New("reported")
 
 func dispatch(args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {
@@ -107,17 +89,4 @@ func runCollector(args []string, stdout, stderr io.Writer) error {
 		return settings.Usagef("name all of them, as in: swarming-collector broker1.example.org broker2.example.org", "no broker given: want host, host:port or a URL")
 	}
 	return service.Run(config.Program, func(ctx context.Context) error { return collector.New(cfg).Run(ctx) })
-}
-
-// parseOnly parses the settings of a subcommand that has no more to load.
-func parseOnly(set *settings.Set, args []string, usage string, stdout io.Writer) (done bool, err error) {
-	switch err := set.Parse(args, os.Environ()); err {
-	case nil:
-		return false, nil
-	case settings.ErrHelp:
-		fmt.Fprint(stdout, usage, set.Usage())
-		return true, nil
-	default:
-		return false, err
-	}
 }

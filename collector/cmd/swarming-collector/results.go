@@ -57,7 +57,7 @@ func (q *query) read(name, usage string, args []string, stdout io.Writer) (*jour
 	}
 	set.Duration(&q.since, "since", time.Hour, "how far back, such as 10m, 1h or 7d")
 	set.Bool(&q.json, "json", false, "print one JSON object a line")
-	if done, err := parseOnly(set, args, usage, stdout); done || err != nil {
+	if done, err := set.ParseOrHelp(args, usage, stdout); done || err != nil {
 		return nil, journal.Filter{}, errOr(err, errHelped)
 	}
 	if q.since <= 0 {

@@ -34,7 +34,7 @@ func runStatus(args []string, stdout io.Writer) error {
 	set.AlsoKnown(config.NewSettings().Set.Names()...)
 	config.ListenFlag(set, &listen)
 	set.Bool(&asJSON, "json", false, "print what /status answers")
-	if done, err := parseOnly(set, args, statusUsage, stdout); done || err != nil {
+	if done, err := set.ParseOrHelp(args, statusUsage, stdout); done || err != nil {
 		return err
 	}
 	if err := config.CheckListen(listen); err != nil {
@@ -63,7 +63,7 @@ func runStatus(args []string, stdout io.Writer) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	if len(s.Problems) > 0 {
-		return errReported
+		return settings.ErrReported
 	}
 	return nil
 }

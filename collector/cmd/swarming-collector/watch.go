@@ -57,7 +57,7 @@ func runWatch(args []string, stdout, stderr io.Writer) error {
 	if action != "show" && action != "set" {
 		rest = []string{"--help"}
 	}
-	if done, err := parseOnly(set, rest, watchUsage, stdout); done || err != nil {
+	if done, err := set.ParseOrHelp(rest, watchUsage, stdout); done || err != nil {
 		return err
 	}
 	if len(w.brokers) == 0 {
@@ -87,7 +87,7 @@ func (w *watchCommand) options(onMessage func(broker.Message)) broker.Options {
 	return broker.Options{ClientID: fmt.Sprintf("%s-watch-%s-%d", config.Program, host, time.Now().UnixNano()), TLS: w.tls, OnMessage: onMessage}
 }
 
-// onEach runs f for every broker at once and returns errReported when one failed.
+// onEach runs f for every broker at once and returns settings.ErrReported when one failed.
 func (w *watchCommand) onEach(stderr io.Writer, f func(i int, a broker.Address) error) error {
 	errs := make([]error, len(w.addrs))
 	var all sync.WaitGroup
@@ -100,7 +100,7 @@ func (w *watchCommand) onEach(stderr io.Writer, f func(i int, a broker.Address) 
 		if err == nil {
 			continue
 		}
-		failed = errReported
+		failed = settings.ErrReported
 		fmt.Fprintf(stderr, "%s: %v\n", config.Program, err)
 		if d, ok := errors.AsType[*broker.DialError](err); ok && d.Hint != "" {
 			fmt.Fprintf(stderr, "hint: %s\n", d.Hint)
