@@ -95,15 +95,15 @@ func collectIngest(s ingest.Stats, counter func(*prometheus.Desc, uint64, ...str
 		counter(descDiscarded, b.Discarded, b.Broker)
 	}
 	gauge(descAgents, float64(s.LiveAgents))
-	var pending, lost uint64
+	var pending, lost float64 // strangers' numbers exceed an uint64 together
 	for _, a := range s.Agents {
 		if a.Alive {
-			pending += uint64(a.Pending)
-			lost += a.Lost + a.Unconfirmed
+			pending += float64(a.Pending)
+			lost += float64(a.Lost) + float64(a.Unconfirmed)
 		}
 	}
-	gauge(descPending, float64(pending))
-	gauge(descLost, float64(lost))
+	gauge(descPending, pending)
+	gauge(descLost, lost)
 }
 
 func collectStream(stream string, s elastic.StreamStats, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {

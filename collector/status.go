@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"swarming/collector/export/elastic"
@@ -107,14 +108,19 @@ func (s *Status) addLosses(ctx context.Context, j *journal.Journal) {
 		return // the journal's own failure is told elsewhere
 	}
 	for _, l := range losses {
-		n := l.Missing()
-		if n <= 0 {
-			continue
-		}
-		s.Missing += n
-		if len(s.Losses) < maxLosses {
-			s.Losses = append(s.Losses, MissingStatus{l.Agent, l.Boot, n, l.First.UTC(), l.Last.UTC()})
-		}
+		s.addLoss(l)
+	}
+}
+
+func (s *Status) addLoss(l journal.Loss) {
+	n := l.Missing()
+	if n <= 0 {
+		return
+	}
+	// Forged seqs of 1,024 boots exceed an int64 together.
+	s.Missing += min(n, math.MaxInt64-s.Missing)
+	if len(s.Losses) < maxLosses {
+		s.Losses = append(s.Losses, MissingStatus{l.Agent, l.Boot, n, l.First.UTC(), l.Last.UTC()})
 	}
 }
 
