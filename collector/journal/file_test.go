@@ -20,6 +20,15 @@ func logged() (*slog.Logger, func() string) {
 	return slog.New(slog.NewTextHandler(&b, nil)), b.String
 }
 
+// lacks skips a test that cannot run on this machine; in CI that is a failure.
+func lacks(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // openErr returns why a journal does not open.
 func openErr(t *testing.T, dir string) error {
 	t.Helper()
@@ -133,7 +142,7 @@ func killedCopy(t *testing.T, dir string) string {
 		// Not by this process: when it closes the file, SQLite's own locks on it are gone.
 		b, err := exec.Command("cat", filepath.Join(dir, name)).Output()
 		if err != nil {
-			t.Skipf("needs cat to read a file from another process: %v", err)
+			lacks(t, "needs cat to read a file from another process: %v", err)
 		}
 		if err := os.WriteFile(filepath.Join(killed, name), b, 0o640); err != nil {
 			t.Fatal(err)
@@ -263,7 +272,7 @@ func spoilOpenFile(t *testing.T, j *Journal) {
 	// The process must not open the file itself: closing it would drop SQLite's locks.
 	cmd := exec.Command("dd", "if=/dev/urandom", "of="+j.path, "bs=4096", "seek=1", "count=400", "conv=notrunc")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Skipf("needs dd to damage a file from another process: %v: %s", err, out)
+		lacks(t, "needs dd to damage a file from another process: %v: %s", err, out)
 	}
 	// What a connection has cached it does not read again, so new ones.
 	j.mu.Lock()

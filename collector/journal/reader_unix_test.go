@@ -16,7 +16,7 @@ import (
 func readAsNobody(t *testing.T, dir string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root to start a process of another user")
+		lacks(t, "needs root to start a process of another user")
 	}
 	// A copy of the test binary, and a way to it and to dir that anybody may go.
 	binary := filepath.Join(dir, "reader")
