@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -182,6 +183,34 @@ func TestFindProblems(t *testing.T) {
 	for _, w := range want {
 		if !strings.Contains(all, w) {
 			t.Errorf("problems lack %q:\n%s", w, all)
+		}
+	}
+}
+
+// No more requests are answered at once than memory is there for.
+func TestLimited(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	h := limited(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		entered <- struct{}{}
+		<-leave
+	}))
+	ask := func() int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/status", nil))
+		return w.Code
+	}
+	codes := make(chan int, maxRequests)
+	for range maxRequests {
+		go func() { codes <- ask() }()
+		<-entered
+	}
+	if code := ask(); code != http.StatusServiceUnavailable {
+		t.Errorf("one request too many is answered with %d", code)
+	}
+	close(leave)
+	for range maxRequests {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("an answered request has code %d", code)
 		}
 	}
 }

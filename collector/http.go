@@ -17,11 +17,29 @@ func (p *parts) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", p.serveHealth)
 	mux.HandleFunc("GET /status", p.serveStatus)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "swarming-collector: /status /metrics /healthz\n")
 	})
-	return mux
+	return limited(mux)
+}
+
+// maxRequests is how many requests are answered at once: with 20,000 agents
+// each costs tens of megabytes.
+const maxRequests = 4
+
+// limited answers 503 to what comes while maxRequests others are answered.
+func limited(next http.Handler) http.Handler {
+	busy := make(chan struct{}, maxRequests)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case busy <- struct{}{}:
+			defer func() { <-busy }()
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, fmt.Sprintf("%d requests are being answered: try again", maxRequests), http.StatusServiceUnavailable)
+		}
+	})
 }
 
 // serveHealth answers 200 when nothing needs a person, else 503 and what does.
