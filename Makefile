@@ -24,7 +24,7 @@ demo: ## brokers, agents and a collector on this machine, with real pings; needs
 
 test: ## run all tests; on Debian, install first what they need (mosquitto, a JDK and Maven, …)
 	@build/needs.sh
-	go test -timeout 15m $(TESTFLAGS) ./...
+	go test -count=1 -timeout 15m $(TESTFLAGS) ./...
 
 build: ## build both programs for this machine into dist/
 	@mkdir -p dist
