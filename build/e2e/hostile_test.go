@@ -252,7 +252,7 @@ func publishNames(t *testing.T, b *brokertest.Mosquitto, n int) {
 	for i := range n {
 		live := fmt.Sprintf(`{"v":1,"agent":"name-%d","boot":"b%d","conn":1,"n":1,"at":%q,"labels":{"isp":"%s"}}`, i, i, now, strings.Repeat("z", 64))
 		publish(t, c, broker.Message{Topic: "live/agent/x", Payload: []byte(live)})
-		result := fmt.Sprintf(`{"v":1,"agent":"name-%d","boot":"b%d","seq":%d,"at":%q,"target":"x","probe":"icmp","sent":1,"recv":1,"loss":0,"min":1,"avg":1,"max":1,"stddev":0,"rtts":[1]}`, i, i, 1<<40+i, now)
+		result := fmt.Sprintf(`{"v":1,"agent":"name-%d","boot":"b%d","seq":%d,"at":%q,"target":"x","probe":"icmp","sent":1,"recv":1,"loss":0,"min":1,"avg":1,"max":1,"stddev":0,"rtts":[1]}`, i, i, int64(1)<<40+int64(i), now)
 		publish(t, c, broker.Message{Topic: "ping/x", Payload: []byte(result)})
 	}
 }
