@@ -11,6 +11,7 @@ import (
 
 	"swarming/collector"
 	"swarming/collector/config"
+	"swarming/collector/watch"
 	"swarming/shared/settings"
 )
 
@@ -96,9 +97,19 @@ func screen(s collector.Status) string {
 		}
 	}
 	w := s.Watch
-	fmt.Fprintf(b, "watch list: %d targets, rev %d by %q, from %s\n", w.Targets, w.Rev, w.By, w.Source)
+	fmt.Fprintf(b, "watch list: %s\n", list(w))
 	tables(b, s)
 	return b.String()
+}
+
+func list(w watch.Stats) string {
+	switch w.Source {
+	case "none":
+		return "none; publish one with swarming-collector watch set, or give --watch-file"
+	case "file":
+		return fmt.Sprintf("%d targets, rev %d by %q, from %s", w.Targets, w.Rev, w.By, w.File)
+	}
+	return fmt.Sprintf("%d targets, rev %d by %q, followed from a broker", w.Targets, w.Rev, w.By)
 }
 
 // tables are the brokers and the agents.
