@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"swarming/collector/config"
-	"swarming/collector/export/elastic"
 	"swarming/collector/ingest"
 	"swarming/collector/journal"
 	"swarming/collector/watch"
@@ -25,12 +24,16 @@ import (
 
 // A Collector stores what agents publish and spreads the watch list.
 type Collector struct {
-	cfg config.Config
-	log *slog.Logger
+	cfg       config.Config
+	exporters []MakeExporter
+	log       *slog.Logger
 }
 
-// New allocates a collector. It opens nothing; Run does.
-func New(cfg config.Config) *Collector { return &Collector{cfg: cfg, log: cfg.Log} }
+// New allocates a collector that exports to what exporters make. It opens
+// nothing; Run does.
+func New(cfg config.Config, exporters ...MakeExporter) *Collector {
+	return &Collector{cfg: cfg, exporters: exporters, log: cfg.Log}
+}
 
 // parts are what a running collector consists of.
 type parts struct {
@@ -38,7 +41,7 @@ type parts struct {
 	journal *journal.Journal
 	ingest  *ingest.Ingest
 	watch   *watch.Keeper
-	elastic *elastic.Exporter // nil without export
+	exports []Exporter
 }
 
 // Run collects until ctx ends; then it stores and acknowledges what is at hand
@@ -70,8 +73,8 @@ func (c *Collector) Run(ctx context.Context) (err error) {
 	working, wctx := errgroup.WithContext(ctx)
 	working.Go(func() error { return p.ingest.Run(wctx) })
 	working.Go(func() error { return p.watch.Run(wctx) })
-	if p.elastic != nil {
-		working.Go(func() error { return p.elastic.Run(wctx) })
+	for _, e := range p.exports {
+		working.Go(func() error { return e.Run(wctx) })
 	}
 	err = working.Wait()
 	finish()
@@ -104,14 +107,14 @@ func (c *Collector) assemble(j *journal.Journal) (*parts, error) {
 		OnWatch:      func(i int, m broker.Message) { p.watch.Message(i, m.Payload, m.Retained) },
 		OnSubscribed: p.watch.Subscribed, OnLost: p.watch.Lost, Log: c.log,
 	})
-	if len(c.cfg.Elasticsearch) == 0 {
-		return p, nil
-	}
-	var err error
-	p.elastic, err = elastic.New(elastic.Options{URLs: c.cfg.Elasticsearch, Index: c.cfg.ElasticsearchIndex, APIKeyFile: c.cfg.ElasticsearchAPIKey,
-		CA: c.cfg.ElasticsearchCA, Source: j, Log: c.log})
-	if err != nil {
-		return nil, fmt.Errorf("prepare export: %w", err)
+	for _, prepare := range c.exporters {
+		e, err := prepare(c.cfg, j)
+		if err != nil {
+			return nil, fmt.Errorf("prepare export: %w", err)
+		}
+		if e != nil {
+			p.exports = append(p.exports, e)
+		}
 	}
 	return p, nil
 }

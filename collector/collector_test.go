@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"swarming/collector/config"
-	"swarming/collector/export/elastic"
 	"swarming/collector/ingest"
 	"swarming/collector/watch"
 	"swarming/shared/broker"
@@ -172,10 +171,10 @@ func TestFindProblems(t *testing.T) {
 		Journal: JournalStatus{Full: true, FreeBytes: 5 << 20, Damaged: "journal.db.damaged"},
 	}
 	s.findProblems()
-	s.addExport("results", elastic.StreamStats{FailingSince: now, LastError: "status 429", Hint: "add nodes"})
-	s.addExport("events", elastic.StreamStats{})
+	s.addExport([]ExportStatus{{To: "elasticsearch", Stream: "results", FailingSince: now, LastError: "status 429", Hint: "add nodes"},
+		{To: "elasticsearch", Stream: "events"}}, []string{"elasticsearch: no templates"})
 	want := []string{"broker down:1883 is away since 2026-11-24T12:00:00Z: refused; start it", "5 MB left", "journal.db.damaged", "list:3: bad",
-		`"c2"`, "agent twin:", "5 results were dropped", "agent mute: cannot ping", "no results since 2026-11-24T12:00:00Z: status 429; add nodes"}
+		`"c2"`, "agent twin:", "5 results were dropped", "agent mute: cannot ping", "no results since 2026-11-24T12:00:00Z: status 429; add nodes", "no templates"}
 	if len(s.Problems) != len(want) {
 		t.Errorf("%d problems, want %d: %q", len(s.Problems), len(want), s.Problems)
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"swarming/collector/export/elastic"
 	"swarming/collector/ingest"
 )
 
@@ -66,10 +65,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(descBytes, float64(s.Journal.Bytes))
 	gauge(descFree, float64(s.Journal.FreeBytes))
 	gauge(descRows, float64(s.Journal.Results))
-	if m.p.elastic != nil {
-		e := m.p.elastic.Stats()
-		collectStream("results", e.Results, counter, gauge)
-		collectStream("events", e.Events, counter, gauge)
+	for _, e := range s.Export {
+		collectStream(e, counter, gauge)
 	}
 }
 
@@ -106,13 +103,13 @@ func collectIngest(s ingest.Stats, counter func(*prometheus.Desc, uint64, ...str
 	gauge(descLost, lost)
 }
 
-func collectStream(stream string, s elastic.StreamStats, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
-	counter(descExported, s.Exported, stream)
-	counter(descExportDup, s.Duplicates, stream)
-	counter(descRejected, s.Rejected, stream)
-	counter(descExportFails, s.Failures, stream)
-	gauge(descLag, s.Lag.Seconds(), stream)
-	gauge(descFailing, one(!s.FailingSince.IsZero()), stream)
+func collectStream(s ExportStatus, counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	counter(descExported, s.Exported, s.Stream)
+	counter(descExportDup, s.Duplicates, s.Stream)
+	counter(descRejected, s.Rejected, s.Stream)
+	counter(descExportFails, s.Failures, s.Stream)
+	gauge(descLag, s.Lag, s.Stream)
+	gauge(descFailing, one(!s.FailingSince.IsZero()), s.Stream)
 }
 
 func one(b bool) float64 {

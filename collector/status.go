@@ -6,7 +6,6 @@ import (
 	"math"
 	"time"
 
-	"swarming/collector/export/elastic"
 	"swarming/collector/ingest"
 	"swarming/collector/journal"
 	"swarming/collector/watch"
@@ -49,21 +48,6 @@ type JournalStatus struct {
 	Damaged    string    `json:"damaged,omitempty"` // where a damaged file was put aside
 }
 
-// ExportStatus is the state of one stream of an exporter.
-type ExportStatus struct {
-	To           string    `json:"to"` // "elasticsearch"
-	Stream       string    `json:"stream"`
-	Exported     uint64    `json:"exported"`
-	Duplicates   uint64    `json:"duplicates"`
-	Rejected     uint64    `json:"rejected"`
-	LastRejected string    `json:"last_rejected,omitempty"`
-	Lag          float64   `json:"lag_seconds"`
-	FailingSince time.Time `json:"failing_since,omitzero"`
-	LastError    string    `json:"last_error,omitempty"`
-	Hint         string    `json:"hint,omitempty"`
-	Failures     uint64    `json:"failures"`
-}
-
 // MissingStatus is one process of an agent of which results are missing.
 type MissingStatus struct {
 	Agent   wire.AgentName `json:"agent"`
@@ -82,13 +66,9 @@ func (p *parts) status(ctx context.Context) Status {
 		Duplicates: j.Duplicates, Pruned: j.PrunedResults, Full: j.Full, Damaged: j.Damaged}
 	s.addLosses(ctx, p.journal)
 	s.findProblems()
-	if p.elastic != nil {
-		e := p.elastic.Stats()
-		s.addExport("results", e.Results)
-		s.addExport("events", e.Events)
-		if e.TemplateProblem != "" {
-			s.problem("elasticsearch: %s", e.TemplateProblem)
-		}
+	for _, e := range p.exports {
+		streams, problems := e.Status()
+		s.addExport(streams, problems)
 	}
 	for _, c := range j.Cursors {
 		if c.Lost > 0 {
@@ -162,11 +142,13 @@ func (s *Status) findProblems() {
 	}
 }
 
-func (s *Status) addExport(stream string, e elastic.StreamStats) {
-	s.Export = append(s.Export, ExportStatus{To: "elasticsearch", Stream: stream, Exported: e.Exported, Duplicates: e.Duplicates, Rejected: e.Rejected,
-		LastRejected: e.LastRejected, Lag: e.Lag.Seconds(), FailingSince: e.FailingSince, LastError: e.LastError, Hint: e.Hint, Failures: e.Failures})
-	if !e.FailingSince.IsZero() {
-		s.problem("elasticsearch takes no %s since %s: %s%s", stream, clock(e.FailingSince), e.LastError, hint(e.Hint))
+func (s *Status) addExport(streams []ExportStatus, problems []string) {
+	s.Export = append(s.Export, streams...)
+	s.Problems = append(s.Problems, problems...)
+	for _, e := range streams {
+		if !e.FailingSince.IsZero() {
+			s.problem("%s takes no %s since %s: %s%s", e.To, e.Stream, clock(e.FailingSince), e.LastError, hint(e.Hint))
+		}
 	}
 }
 

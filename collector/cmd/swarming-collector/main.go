@@ -88,5 +88,5 @@ func runCollector(args []string, stdout, stderr io.Writer) error {
 	if len(cfg.Brokers) == 0 {
 		return settings.Usagef("name all of them, as in: swarming-collector broker1.example.org broker2.example.org", "no broker given: want host, host:port or a URL")
 	}
-	return service.Run(config.Program, func(ctx context.Context) error { return collector.New(cfg).Run(ctx) })
+	return service.Run(config.Program, func(ctx context.Context) error { return collector.New(cfg, elasticsearch).Run(ctx) })
 }
