@@ -129,26 +129,30 @@ func TestFoundingWalk(t *testing.T) {
 	}
 }
 
-// checkEvents wants both agents' goodbyes among the events.
+// checkEvents wants both agents' goodbyes among the events, which the collector
+// writes at its leisure.
 func checkEvents(t *testing.T, c *collectorProcess) {
 	t.Helper()
-	stdout, stderr, code := runToEnd(t, nil, "swarming-collector", "events", "--data", c.data, "--json")
-	if code != 0 {
-		t.Fatalf("events: exit %d: %s", code, stderr)
-	}
-	byes := map[string]bool{}
-	for line := range strings.Lines(stdout) {
-		var e struct{ Kind, Agent, Reason string }
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatalf("event line %q: %v", line, err)
+	eventually(t, "both agents' goodbyes are stored", func() error {
+		stdout, stderr, code := runToEnd(t, nil, "swarming-collector", "events", "--data", c.data, "--json")
+		if code != 0 {
+			return fmt.Errorf("exit %d: %s", code, stderr)
 		}
-		if e.Kind == "rip" && e.Reason == "bye" {
-			byes[e.Agent] = true
+		byes := map[string]bool{}
+		for line := range strings.Lines(stdout) {
+			var e struct{ Kind, Agent, Reason string }
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				return fmt.Errorf("event line %q: %w", line, err)
+			}
+			if e.Kind == "rip" && e.Reason == "bye" {
+				byes[e.Agent] = true
+			}
 		}
-	}
-	if !byes["first"] || !byes["second"] {
-		t.Errorf("events lack a bye: %v\n%s", byes, stdout)
-	}
+		if !byes["first"] || !byes["second"] {
+			return fmt.Errorf("byes of %v only:\n%s", byes, stdout)
+		}
+		return nil
+	})
 }
 
 // The used broker is killed with -9 or frozen: the next results arrive through
