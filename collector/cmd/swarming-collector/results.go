@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,8 +45,9 @@ type query struct {
 	json          bool
 }
 
-// read parses a query and opens the journal.
-func (q *query) read(name, usage string, args []string, stdout io.Writer) (*journal.Journal, journal.Filter, error) {
+// run parses a query and gives the open journal to print, which is interrupted
+// by Ctrl-C.
+func (q *query) run(name, usage string, args []string, stdout io.Writer, print func(context.Context, *journal.Journal, journal.Filter) error) error {
 	set := settings.New(config.Program+" "+name, config.EnvPrefix)
 	set.AlsoKnown(config.NewSettings().Set.Names()...)
 	config.DataFlag(set, &q.data)
@@ -58,57 +58,42 @@ func (q *query) read(name, usage string, args []string, stdout io.Writer) (*jour
 	set.Duration(&q.since, "since", time.Hour, "how far back, such as 10m, 1h or 7d")
 	set.Bool(&q.json, "json", false, "print one JSON object a line")
 	if done, err := set.ParseOrHelp(args, usage, stdout); done || err != nil {
-		return nil, journal.Filter{}, errOr(err, errHelped)
-	}
-	if q.since <= 0 {
-		return nil, journal.Filter{}, settings.Usagef("use one like 1h", "since %v: want more than 0", q.since)
-	}
-	j, err := journal.OpenReadOnly(context.Background(), q.data)
-	if err != nil {
-		return nil, journal.Filter{}, fmt.Errorf("read journal: %w", err)
-	}
-	return j, journal.Filter{Agent: wire.AgentName(q.agent), Target: wire.TargetID(q.target), Since: time.Now().Add(-q.since)}, nil
-}
-
-// errHelped ends a subcommand that has printed its help.
-var errHelped = errors.New("helped")
-
-func errOr(err, other error) error {
-	if err != nil {
 		return err
 	}
-	return other
+	if q.since <= 0 {
+		return settings.Usagef("use one like 1h", "since %v: want more than 0", q.since)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	j, err := journal.OpenReadOnly(ctx, q.data)
+	if err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	defer j.Close()
+	return print(ctx, j, journal.Filter{Agent: wire.AgentName(q.agent), Target: wire.TargetID(q.target), Since: time.Now().Add(-q.since)})
 }
 
 func runResults(args []string, stdout io.Writer) error {
 	var q query
-	j, filter, err := q.read("results", resultsUsage, args, stdout)
-	if errors.Is(err, errHelped) {
+	return q.run("results", resultsUsage, args, stdout, func(ctx context.Context, j *journal.Journal, filter journal.Filter) error {
+		if !q.json {
+			fmt.Fprintf(stdout, "%-20s %-20s %-24s %9s %5s %9s %9s %9s %s\n", "AT", "AGENT", "TARGET", "RECV/SENT", "LOSS", "MIN ms", "AVG ms", "MAX ms", "CAUSE")
+		}
+		for row, err := range j.Results(ctx, filter) {
+			if err != nil {
+				return fmt.Errorf("read results: %w", err)
+			}
+			if q.json {
+				_, err = stdout.Write(resultJSON(row.Result, row.Received))
+			} else {
+				err = printResult(stdout, row.Result)
+			}
+			if err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+		}
 		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer j.Close()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if !q.json {
-		fmt.Fprintf(stdout, "%-20s %-20s %-24s %9s %5s %9s %9s %9s %s\n", "AT", "AGENT", "TARGET", "RECV/SENT", "LOSS", "MIN ms", "AVG ms", "MAX ms", "CAUSE")
-	}
-	for row, err := range j.Results(ctx, filter) {
-		if err != nil {
-			return fmt.Errorf("read results: %w", err)
-		}
-		if q.json {
-			_, err = stdout.Write(resultJSON(row.Result, row.Received))
-		} else {
-			err = printResult(stdout, row.Result)
-		}
-		if err != nil {
-			return fmt.Errorf("print: %w", err)
-		}
-	}
-	return nil
+	})
 }
 
 // resultJSON is the wire's encoding with one field more, as one line.
@@ -137,28 +122,20 @@ func number(f *float64, format string) string {
 
 func runEvents(args []string, stdout io.Writer) error {
 	var q query
-	j, filter, err := q.read("events", eventsUsage, args, stdout)
-	if errors.Is(err, errHelped) {
+	return q.run("events", eventsUsage, args, stdout, func(ctx context.Context, j *journal.Journal, filter journal.Filter) error {
+		for e, err := range j.Events(ctx, filter) {
+			if err != nil {
+				return fmt.Errorf("read events: %w", err)
+			}
+			if q.json {
+				err = json.NewEncoder(stdout).Encode(e)
+			} else {
+				_, err = fmt.Fprintf(stdout, "%s %-6s %-20s %s\n", e.Received.UTC().Format("2006-01-02T15:04:05Z"), e.Kind, e.Agent, e.Reason)
+			}
+			if err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+		}
 		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer j.Close()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	for e, err := range j.Events(ctx, filter) {
-		if err != nil {
-			return fmt.Errorf("read events: %w", err)
-		}
-		if q.json {
-			err = json.NewEncoder(stdout).Encode(e)
-		} else {
-			_, err = fmt.Fprintf(stdout, "%s %-6s %-20s %s\n", e.Received.UTC().Format("2006-01-02T15:04:05Z"), e.Kind, e.Agent, e.Reason)
-		}
-		if err != nil {
-			return fmt.Errorf("print: %w", err)
-		}
-	}
-	return nil
+	})
 }
